@@ -1,0 +1,1 @@
+"""Rackwright: the life-cycle of physical servers as a declarative Kubernetes reconciler."""

@@ -1,0 +1,15 @@
+"""The API, group `metal.rackwright.io`: pydantic models that are the only source of the CRDs.
+
+Everything a user can write or read is defined here once: names, defaults, limits, the sentences that
+`kubectl apply` answers nonsense with (CEL rules beside the field they guard), and the documentation that
+`kubectl explain` prints. `hack/generate` turns the models into `crds/`.
+"""
+
+GROUP = "metal.rackwright.io"
+VERSION = "v1alpha1"
+FINALIZER = f"{GROUP}/release"
+"""Keeps a machine's record until what is installed on it was released."""
+INSTALLED_ANNOTATION = f"{GROUP}/installed"
+"""A copy of `status.installed` that a backup without status keeps: evidence that the machine had an owner."""
+FORCE_DELETE_ANNOTATION = f"{GROUP}/force-delete"
+"""`"true"` lets a deleted machine's record go at once, without a release."""

@@ -1,0 +1,35 @@
+"""Conditions, as the Kubernetes API conventions define them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from rackwright.api.fields import Model, Time
+
+
+class ConditionType(StrEnum):
+    """The conditions that the operator owns; all are always set."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    BMC_REACHABLE = "BMCReachable"
+    COMMISSIONED = "Commissioned"
+    TESTS_PASSED = "TestsPassed"
+    ALLOCATED = "Allocated"
+    DEPLOYED = "Deployed"
+    LAYOUT_COMPATIBLE = "LayoutCompatible"
+
+
+class Condition(Model):
+    """One observation about an object."""
+
+    type: str = Field(description="What is observed.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    observed_generation: int | None = Field(default=None, description="The generation of spec it was observed for.")
+    last_transition_time: Time = Field(description="When status last changed.")
+    reason: str = Field(description="Why, as one CamelCase word.")
+    message: str = Field(default="", description="Why, in a sentence.")
