@@ -1,0 +1,189 @@
+"""From one world to what is recorded, what is done, and when to look again.
+
+The table is read from the top, again from the new status after each record, until an action or a pause. What comes
+out leaves an executor no choice: record `status` first if it changes the intent, else carry `step` out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from rackwright.api.machine import BareMetalMachineStatus, Failure, Phase, Power
+from rackwright.lifecycle.conditions import conditions
+from rackwright.lifecycle.operations import announced, failed, limits, recorded
+from rackwright.lifecycle.reasons import LEAVE_FAILED, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, sentence
+from rackwright.lifecycle.steps import Action, Begin, Fail, Hold, Pause, Record, RecordEvidence, Rest, Wait
+from rackwright.lifecycle.table import TABLE, Row, Then
+from rackwright.lifecycle.world import Fault, World
+
+_LONGEST_READING = 12
+"""Records in one reading; the longest that the table allows is proven shorter by a test."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A phase change, for an Event and the log."""
+
+    before: Phase | None
+    after: Phase | None
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to record, then do."""
+
+    step: Action | Pause
+    status: BareMetalMachineStatus
+    reason: str
+    message: str
+    transitions: tuple[Transition, ...] = ()
+    failure: Failure | None = None
+    """A failure that this reading recorded."""
+    look_again: timedelta = timedelta()
+    """When to look without being woken."""
+
+    def announces(self, before: BareMetalMachineStatus) -> bool:
+        """Whether status must be recorded before the step: it says what is meant to be done, not only what was seen."""
+        return _intent(self.status) != _intent(before)
+
+
+def matching_row(world: World) -> Row:
+    """The first row that applies; the table has one for every world."""
+    return next(row for row in TABLE if world.status.phase in row.at and row.when(world))
+
+
+def destination(row: Row, world: World) -> Phase | None:
+    """The phase that a row leads to."""
+    match row.then:
+        case Then.STAY:
+            return world.status.phase
+        case Then.RETURN:
+            return world.status.rescued_from or Phase.FAILED
+        case phase:
+            return phase
+
+
+def decide(world: World) -> Decision:
+    """Read the table for one machine."""
+    transitions: list[Transition] = []
+    failure: Failure | None = None
+    for _ in range(_LONGEST_READING):
+        row = matching_row(world)
+        if not isinstance(row.do, Record):
+            return _decision(world, row, row.do, tuple(transitions), failure)
+        before = world.status.phase
+        world = _after(world, recorded(row.do, world, to=destination(row, world)), row)
+        if isinstance(row.do, Fail):
+            failure = world.status.last_failure
+        if world.status.phase is not before:
+            reason, message = _explained(row, world)
+            transitions.append(Transition(before, world.status.phase, reason, message))
+    raise AssertionError(f"the table reads in circles at {world.status.phase}")
+
+
+def after_fault(world: World, fault: Fault) -> Decision:
+    """What follows when carrying out a step failed: another attempt, or Failed; an idle machine only says so."""
+    before = world.status
+    if before.operation is None:
+        return decide(replace(world, seen=replace(world.seen, power=Power.UNKNOWN, bmc_fault=fault)))
+    seen = replace(world.seen, agent=None, first_boot=None)
+    following = decide(replace(world, status=failed(world, fault), seen=seen, hurry=False))
+    moved = following.status.phase is not before.phase
+    transition = (Transition(before.phase, following.status.phase, fault.reason, fault.message),) if moved else ()
+    return replace(following, transitions=(*transition, *following.transitions), failure=following.status.last_failure)
+
+
+def _intent(status: BareMetalMachineStatus) -> BareMetalMachineStatus:
+    """Status without what only tells what was seen."""
+    operation = status.operation.model_copy(update={"message": ""}) if status.operation else None
+    blank: dict[str, object] = {"conditions": [], "power": Power.UNKNOWN, "powered_at": None, "observed_generation": 0}
+    return status.model_copy(update={**blank, "operation": operation})
+
+
+def _after(world: World, status: BareMetalMachineStatus, row: Row) -> World:
+    """The world as the next row sees it: a new attempt has not heard from anybody yet."""
+    old, new = world.status.operation, status.operation
+    seen = world.seen
+    if (old and old.id) != (new and new.id):
+        seen = replace(seen, agent=None, first_boot=None)
+    hurry = world.hurry and not isinstance(row.do, Fail | Begin)
+    return replace(world, status=status, seen=seen, hurry=hurry)
+
+
+def _decision(
+    world: World, row: Row, step: Action | Pause, transitions: tuple[Transition, ...], failure: Failure | None
+) -> Decision:
+    row, shown = _shown(row, step, world)
+    reason, message = _explained(row, world)
+    stage = None if isinstance(step, Pause) else step.stage
+    status = world.status if stage is None else announced(world, stage)
+    status = _observed(world, status)
+    if status.operation is not None:
+        status = status.model_copy(update={"operation": status.operation.model_copy(update={"message": message})})
+    status = status.model_copy(
+        update={
+            "observed_generation": world.generation,
+            "conditions": conditions(world.with_status(status), shown, reason, message),
+        }
+    )
+    return Decision(step, status, reason, message, transitions, failure, _look_again(world, step))
+
+
+def _shown(row: Row, step: Action | Pause, world: World) -> tuple[Row, Action | Pause]:
+    """What people are told of: noting in an annotation what is installed changes nothing for them."""
+    if not isinstance(step, RecordEvidence):
+        return row, step
+    installed = world.status.installed
+    noted = installed if installed is not None and installed.at is not None else None
+    following = matching_row(replace(world, seen=replace(world.seen, evidence=noted)))
+    return (following, following.do) if isinstance(following.do, Pause) else (row, step)
+
+
+def _observed(world: World, status: BareMetalMachineStatus) -> BareMetalMachineStatus:
+    if status.power is world.seen.power:
+        return status
+    return status.model_copy(update={"power": world.seen.power, "powered_at": world.now})
+
+
+def _explained(row: Row, world: World) -> tuple[str, str]:
+    """Reason and sentence of a row in this world."""
+    match row.because:
+        case str() as reason if reason == THE_FAULT and (failure := world.status.last_failure) is not None:
+            operation = world.status.operation
+            if operation is None or operation.next_retry_at is None:
+                return failure.reason, f"{failure.message} {LEAVE_FAILED}"
+            attempts = limits(world, operation.name)[1]
+            when = operation.next_retry_at.strftime("%H:%M:%SZ")
+            return failure.reason, f"{failure.message} Attempt {operation.attempt} of {attempts} at {when}."
+        case str() as reason if reason == THE_BMC_FAULT and world.seen.bmc_fault is not None:
+            return world.seen.bmc_fault.reason, world.seen.bmc_fault.message
+        case str() as reason if reason == THE_OBSTACLE and world.seen.obstacle is not None:
+            return world.seen.obstacle.reason, world.seen.obstacle.message
+        case "DuplicateMachine" as reason:
+            return (
+                reason,
+                f"{world.seen.twin} has the same boot MAC address or BMC and comes first; this one is not touched.",
+            )
+        case "MarkedBroken" as reason if world.spec.broken is not None:
+            return reason, f"Marked as broken: {world.spec.broken.reason}"
+        case reason if reason.startswith("("):
+            return "Failed", "It failed, and why was not recorded. Recommission it with spec.commissioning.trigger."
+        case reason:
+            return reason, sentence(reason)
+
+
+def _look_again(world: World, step: Action | Pause) -> timedelta:
+    match step:
+        case Wait(soon=True):
+            left = world.status.operation.deadline - world.now if world.status.operation else world.policy.watch
+            return max(min(left, world.policy.watch), timedelta(seconds=1))
+        case Wait():
+            retry = world.status.operation.next_retry_at if world.status.operation else None
+            return retry - world.now if retry is not None and retry > world.now else world.policy.watch
+        case Rest() | Hold():
+            return world.policy.poll
+        case _:
+            return timedelta()

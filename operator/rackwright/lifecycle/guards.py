@@ -1,0 +1,406 @@
+"""When a row applies. Each guard is a fact about one world and finishes the sentence "when ...".
+
+Guards combine with `&`, `|` and `~`, and keep a readable name for the documentation's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rackwright.api.machine import EraseMode, OperationName, Phase, Power
+from rackwright.lifecycle.steps import Stage
+from rackwright.lifecycle.world import Blame, CommandState, World
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A named predicate over a world."""
+
+    name: str
+    holds: Callable[[World], bool]
+    """Whether it is so in a world."""
+
+    def __call__(self, world: World) -> bool:  # noqa: D102 (the class says it)
+        return self.holds(world)
+
+    def __and__(self, other: Guard) -> Guard:
+        return Guard(f"{self.name}, {other.name}", lambda w: self.holds(w) and other.holds(w))
+
+    def __or__(self, other: Guard) -> Guard:
+        return Guard(f"{self.name} or {other.name}", lambda w: self.holds(w) or other.holds(w))
+
+    def __invert__(self) -> Guard:
+        return Guard(f"not {self.name}", lambda w: not self.holds(w))
+
+
+def guard(holds: Callable[[World], bool]) -> Guard:
+    """Name a predicate after its function."""
+    return Guard(holds.__name__.replace("_", " "), holds)
+
+
+always = Guard("always", lambda _: True)
+
+# --- what is declared ------------------------------------------------------------------------------------------
+
+
+@guard
+def deletion_requested(world: World) -> bool:
+    """Somebody deleted the record."""
+    return world.deleting
+
+
+@guard
+def deletion_forced(world: World) -> bool:
+    """Somebody deleted the record and accepts that nothing is released."""
+    return world.deleting and world.force_delete
+
+
+@guard
+def accepted(world: World) -> bool:
+    """An admin trusts the machine."""
+    return world.spec.accepted
+
+
+@guard
+def live_machine(world: World) -> bool:
+    """Spec adopts a machine that runs already."""
+    return world.spec.deployment is not None and world.spec.deployment.existing
+
+
+@guard
+def marked_broken(world: World) -> bool:
+    """An admin marked it."""
+    return world.spec.broken is not None
+
+
+@guard
+def rescue_wanted(world: World) -> bool:
+    """A rescue environment is declared, and the record isn't being deleted."""
+    return world.spec.rescue is not None and not world.deleting
+
+
+@guard
+def still_allocated(world: World) -> bool:
+    """Spec names the owner that the machine has."""
+    return (
+        not world.deleting and world.spec.allocation is not None and world.spec.allocation.owner == world.status.owner
+    )
+
+
+@guard
+def allocation_declared(world: World) -> bool:
+    """Spec names an owner."""
+    return not world.deleting and world.spec.allocation is not None
+
+
+@guard
+def deployment_declared(world: World) -> bool:
+    """Spec says what should run."""
+    return not world.deleting and world.spec.deployment is not None
+
+
+@guard
+def deployment_wanted(world: World) -> bool:
+    """Spec says what should run, for the owner that the machine has."""
+    return still_allocated(world) and world.spec.deployment is not None
+
+
+@guard
+def recommission_triggered(world: World) -> bool:
+    """`spec.commissioning.trigger` has a value that wasn't acted upon."""
+    return world.spec.commissioning.trigger != world.status.observed_triggers.commissioning
+
+
+@guard
+def reinstall_triggered(world: World) -> bool:
+    """`spec.deployment.trigger` has a value that wasn't acted upon."""
+    deployment = world.spec.deployment
+    return (
+        deployment is not None
+        and not deployment.existing
+        and deployment.trigger != world.status.observed_triggers.deployment
+    )
+
+
+@guard
+def erase_unwanted(world: World) -> bool:
+    """Policy says not to erase."""
+    return world.spec.release.erase is EraseMode.NONE
+
+
+@guard
+def off_wanted(world: World) -> bool:
+    """Spec wants an idle machine off, by itself or because that is the rule."""
+    return world.spec.power == "Off"
+
+
+@guard
+def on_wanted(world: World) -> bool:
+    """Spec wants it on."""
+    return world.spec.power == "On"
+
+
+@guard
+def power_undeclared(world: World) -> bool:
+    """Spec leaves power to the phase."""
+    return world.spec.power is None
+
+
+@guard
+def image_differs(world: World) -> bool:
+    """What is declared is not what is installed."""
+    deployment, installed = world.spec.deployment, world.status.installed
+    if deployment is None or deployment.existing or installed is None:
+        return False
+    checksum = world.seen.image_checksum
+    return deployment.image != installed.image or (checksum is not None and checksum != installed.checksum)
+
+
+# --- what is recorded ------------------------------------------------------------------------------------------
+
+
+@guard
+def holds_data(world: World) -> bool:
+    """Something was, or may have been, written to its disks."""
+    return world.status.installed is not None
+
+
+@guard
+def came_up(world: World) -> bool:
+    """What was installed has run."""
+    return world.status.installed is not None and world.status.installed.at is not None
+
+
+@guard
+def adopted(world: World) -> bool:
+    """What is installed was taken over as it ran: nobody of us wrote it, so nobody of us erases it unasked."""
+    return came_up(world) and world.status.installed is not None and world.status.installed.image is None
+
+
+def gave_up(operation: OperationName) -> Guard:
+    """That operation used up its attempts the last time, and the machine wasn't commissioned since.
+
+    Only a person tries it again, by a recommission. History is asked and not the last failure: two operations that
+    are both wanted would overwrite each other's, and take turns for ever.
+    """
+
+    def holds(world: World) -> bool:
+        for entry in world.status.history:
+            if entry.name is OperationName.COMMISSION:
+                return False
+            if entry.name is operation and entry.outcome != "Abandoned":
+                return entry.outcome == "Failed"
+        return False
+
+    return Guard(f"{operation} gave up", holds)
+
+
+@guard
+def under_way(world: World) -> bool:
+    """An operation is recorded."""
+    return world.status.operation is not None
+
+
+def doing(operation: OperationName) -> Guard:
+    """That operation is under way."""
+    return Guard(
+        f"operation {operation}",
+        lambda w: w.status.operation is not None and w.status.operation.name is operation,
+    )
+
+
+def at_stage(*stages: Stage) -> Guard:
+    """The attempt has come to one of these stages."""
+    return Guard(
+        f"at {' or '.join(stage or 'start' for stage in stages)}",
+        lambda w: w.status.operation is not None and w.status.operation.step in stages,
+    )
+
+
+@guard
+def retry_not_due(world: World) -> bool:
+    """The next attempt waits for its time, and nothing it waits for has changed."""
+    operation = world.status.operation
+    return (
+        operation is not None
+        and operation.next_retry_at is not None
+        and operation.next_retry_at > world.now
+        and not world.hurry
+    )
+
+
+@guard
+def overdue(world: World) -> bool:
+    """The attempt's deadline has passed."""
+    return world.status.operation is not None and world.now >= world.status.operation.deadline
+
+
+def came_from(*phases: Phase) -> Guard:
+    """The rescue was entered from one of these."""
+    return Guard(f"rescued from {' or '.join(phases)}", lambda w: w.status.rescued_from in phases)
+
+
+# --- what is observed ------------------------------------------------------------------------------------------
+
+
+@guard
+def record_unheld(world: World) -> bool:
+    """Our finalizer isn't on the record."""
+    return not world.held and not world.deleting
+
+
+@guard
+def let_go(world: World) -> bool:
+    """The record is deleted and our finalizer is off it: whoever else keeps it, it isn't ours any more."""
+    return not world.held and world.deleting
+
+
+@guard
+def twin_of_older(world: World) -> bool:
+    """An older machine has the same boot MAC or BMC."""
+    return world.seen.twin is not None
+
+
+@guard
+def powered_on(world: World) -> bool:
+    """The BMC says it is on."""
+    return world.seen.power is Power.ON
+
+
+@guard
+def powered_off(world: World) -> bool:
+    """The BMC says it is off."""
+    return world.seen.power is Power.OFF
+
+
+@guard
+def bmc_silent(world: World) -> bool:
+    """The BMC can't be talked to."""
+    return world.seen.bmc_fault is not None
+
+
+@guard
+def bmc_misconfigured(world: World) -> bool:
+    """The BMC can't be talked to because something that spec names is missing."""
+    return world.seen.bmc_fault is not None and world.seen.bmc_fault.blame is Blame.CONFIGURATION
+
+
+@guard
+def no_bmc(world: World) -> bool:
+    """Spec names no BMC."""
+    return world.spec.bmc is None
+
+
+@guard
+def evidence_lost(world: World) -> bool:
+    """There is no status, but the annotation says that something is installed."""
+    return world.seen.evidence is not None
+
+
+@guard
+def evidence_stale(world: World) -> bool:
+    """The annotation lacks a system that came up, or tells of one that was erased.
+
+    While disks are written or erased it stays as it is: what was there before isn't gone until that has ended.
+    """
+    installed = world.status.installed
+    if installed is None:
+        return world.seen.evidence is not None
+    return installed.at is not None and world.seen.evidence != installed
+
+
+@guard
+def deployment_obstructed(world: World) -> bool:
+    """Something that the deployment names is missing or doesn't fit."""
+    return world.seen.obstacle is not None
+
+
+@guard
+def agent_heard(world: World) -> bool:
+    """The agent of this attempt's boot has reported, and not too long ago."""
+    return world.seen.agent is not None and world.now - world.seen.agent.heard_at < world.policy.silence
+
+
+@guard
+def inspection_arrived(world: World) -> bool:
+    """The agent has told what the machine is made of."""
+    return world.seen.agent is not None and world.seen.agent.inspected
+
+
+@guard
+def inventory_kept(world: World) -> bool:
+    """The HardwareInventory of this attempt is written."""
+    return world.seen.agent is not None and world.seen.agent.hardware is not None
+
+
+@guard
+def agent_lost(world: World) -> bool:
+    """The agent was heard in this attempt, and isn't any more."""
+    operation = world.status.operation
+    if operation is None or agent_heard(world):
+        return False
+    last = [
+        t
+        for t in (
+            operation.step_started_at,
+            world.seen.listening_since,
+            world.seen.agent.heard_at if world.seen.agent else None,
+        )
+        if t is not None
+    ]
+    return bool(last) and world.now - max(last) >= world.policy.silence
+
+
+@guard
+def stage_overdue(world: World) -> bool:
+    """The attempt has been at its stage for longer than a boot may take."""
+    operation = world.status.operation
+    if operation is None or operation.step_started_at is None:
+        return False
+    last = max(t for t in (operation.step_started_at, world.seen.listening_since) if t is not None)
+    patience = min(world.policy.boot_timeout, _attempt_length(world))
+    return world.now - last >= patience
+
+
+def _attempt_length(world: World) -> timedelta:
+    operation = world.status.operation
+    return operation.deadline - operation.started_at if operation is not None else timedelta.max
+
+
+def command(*states: CommandState) -> Guard:
+    """The agent's command is in one of these states."""
+    return Guard(
+        f"command {' or '.join(state.lower() for state in states)}",
+        lambda w: w.seen.agent is not None and w.seen.agent.command in states,
+    )
+
+
+@guard
+def disks_busy(world: World) -> bool:
+    """The agent is writing or erasing, or may be."""
+    busy = (CommandState.RUNNING, CommandState.UNKNOWN)
+    return world.seen.agent is not None and world.seen.agent.command in busy
+
+
+@guard
+def every_disk_erased(world: World) -> bool:
+    """The evidence has a disk, and every disk's read-back was good."""
+    return (
+        world.seen.agent is not None
+        and bool(world.seen.agent.erasure)
+        and all(e.verified for e in world.seen.agent.erasure)
+    )
+
+
+@guard
+def evidence_recorded(world: World) -> bool:
+    """The erase's evidence is in status."""
+    return world.seen.agent is not None and tuple(world.status.erasure) == world.seen.agent.erasure
+
+
+@guard
+def first_boot_reported(world: World) -> bool:
+    """The installed system has called, with this attempt's token."""
+    return world.seen.first_boot is not None

@@ -1,0 +1,139 @@
+"""Why: one CamelCase fact per row, which is at once the condition's reason, the Event's, the log's and the table's.
+
+Each reason has one sentence for a person. A fault brings its own reason and sentence; a row whose reason stands for
+a fault passes them on.
+"""
+
+from __future__ import annotations
+
+from rackwright.lifecycle.world import Blame, Fault
+
+THE_FAULT = "(the failure's)"
+"""Stands in the table for the reason of the failure that is recorded."""
+THE_BMC_FAULT = "(the BMC fault's)"
+"""Stands in the table for the reason why the BMC can't be talked to."""
+THE_OBSTACLE = "(the obstacle's)"
+"""Stands in the table for the reason why the deployment can't begin."""
+
+LEAVE_FAILED = "Set spec.commissioning.trigger to a new value to try again."
+"""What a person does about a machine that has Failed, whatever failed."""
+
+SENTENCES = {
+    "LetGo": "Deleted and let go of; a finalizer of somebody else still keeps the record.",
+    "DeletionForced": "Deleted by force: nothing was released, what is on its disks stays there.",
+    "Deleted": "Deleted; nothing is installed that would have to be released first.",
+    "DeletionBlocked": (
+        "Deleted while marked broken with something installed: withdraw spec.broken so that it can be released, "
+        'or annotate it with metal.rackwright.io/force-delete: "true" to let go of the record.'
+    ),
+    "DuplicateMachine": (
+        "Another machine has the same boot MAC address or BMC and comes first: one that holds data, or an older one."
+    ),
+    "RecordHeld": "The record is held until the machine is released.",
+    "StatusRestored": "Its status was lost; the annotation says what is installed, and it was left alone.",
+    "StatusLost": (
+        "Its status was lost, its annotation says that something is installed, and no deployment is declared. "
+        "Declare the deployment again, or remove the annotation metal.rackwright.io/installed if nothing is installed."
+    ),
+    "OperationLost": "The record of what was being done to it was lost; it is begun anew.",
+    "Adopted": "Taken over as it runs: never commissioned, never rebooted.",
+    "Enlisted": "Enlisted itself; an admin has to accept it.",
+    "Declared": "Declared by somebody who is trusted.",
+    "Accepted": "Accepted by an admin.",
+    "AwaitingAcceptance": "Set spec.accepted to true, with spec.bmc and spec.bootMACAddress, to take it in.",
+    "EvidenceRecorded": "What is installed is noted in an annotation, which a backup keeps.",
+    "MarkedBroken": "Marked as broken in spec.broken; withdraw the mark to have it checked again.",
+    "MarkWithdrawn": "No longer marked as broken.",
+    "FinishingDiskWrite": "Marked broken while the agent works on a disk; it is stopped when that ends.",
+    "StoppingSafely": "Marked broken: being switched off.",
+    "Withdrawn": "Acceptance or the record itself was withdrawn.",
+    "DeploymentWithdrawn": "The deployment was withdrawn: the machine is released.",
+    "AllocationDeclared": "Reserved for its owner.",
+    "AllocationWithdrawn": "The allocation was withdrawn.",
+    "RescueRequested": "A rescue environment was asked for.",
+    "RescueWithdrawn": "The rescue environment was withdrawn.",
+    "RescueEnded": "Back from the rescue environment.",
+    "RescueOpen": "The rescue environment is open: log in by SSH as rescue.",
+    "RescueLost": "The rescue environment lost its power, and with it what was in memory: it is opened again.",
+    "RescueGaveUp": (
+        "The rescue environment could not be opened, see status.lastFailure. Withdraw spec.broken to have the machine "
+        "checked; a rescue is possible again after that."
+    ),
+    "OpeningRescue": "The agent lets the SSH keys in.",
+    "RecommissionRequested": "spec.commissioning.trigger has a new value.",
+    "ReinstallRequested": "spec.deployment.trigger has a new value.",
+    "FirstBootReported": "The installed system has started and reported.",
+    "StartingFromOff": "Switched off, so that the next boot is the one that was asked for.",
+    "NothingToErase": "Nothing was written to its disks.",
+    "EraseNotWanted": "release.erase is None: nothing was erased.",
+    "BootingRamdisk": "Being started from the network, into the ramdisk.",
+    "BootingDisk": "Being started from its disk.",
+    "AwaitingAgent": "Started; the ramdisk's agent has not reported yet.",
+    "AgentUnclear": "The agent reports, and does not say how far its command is.",
+    "AwaitingPowerState": "The BMC does not say how the power is.",
+    "KeepingInventory": "The agent has reported the hardware.",
+    "InventoryKept": "The hardware is known; the machine can be switched off.",
+    "ShuttingDown": "Being switched off.",
+    "Commissioned": "Checked; its hardware is known.",
+    "ImageWritten": "The image is written and its checksum was right.",
+    "WritingImage": "The agent writes the image.",
+    "LeavingRamdisk": "Being switched off, to start from its disk.",
+    "AwaitingFirstBoot": "Started from its disk; the installed system has not reported yet.",
+    "EvidenceReturned": "The agent has returned what it found after erasing.",
+    "DisksErased": "Every disk was erased and read back.",
+    "ErasingDisks": "The agent erases the disks and reads them back.",
+    "BMCMissing": (
+        "spec.bmc is missing, and what is declared can't be done without a BMC. Add it, or take back what asks for it."
+    ),
+    "DeploymentDeclared": "A deployment is declared.",
+    "PowerOffWanted": "spec.power is Off.",
+    "PowerOnWanted": "spec.power is On.",
+    "IdleIsOff": "An idle machine is switched off.",
+    "Available": "In the pool, checked and switched off.",
+    "AwaitingDeployment": "Reserved; no deployment is declared.",
+    "ReinstallNeeded": (
+        "The declared image is not the one that is installed. Nothing is wiped by itself: "
+        "set spec.deployment.trigger to a new value to re-install."
+    ),
+    "Running": "The installed system runs.",
+}
+
+FAULTS = {
+    "AgentMissing": Fault(
+        Blame.AGENT,
+        "AgentMissing",
+        "The machine was started from the network and no agent reported in time. "
+        "Look at its console: does it boot from the network card with spec.bootMACAddress, and reach the operator?",
+    ),
+    "AgentLost": Fault(
+        Blame.AGENT,
+        "AgentLost",
+        "The agent stopped reporting while it worked; the machine may have lost power or network.",
+    ),
+    "AgentError": Fault(Blame.AGENT, "AgentError", "The agent's command failed and it did not say why."),
+    "InspectionLost": Fault(
+        Blame.AGENT, "InspectionLost", "The agent is there but its hardware report did not arrive; it is started again."
+    ),
+    "FirstBootMissing": Fault(
+        Blame.OPERATING_SYSTEM,
+        "FirstBootMissing",
+        "The image was written, but the installed system has not reported before the deadline. Look at its console: "
+        "does it boot, does cloud-init run, does it reach the operator?",
+    ),
+    "DeadlineExceeded": Fault(Blame.TIMEOUT, "DeadlineExceeded", "The attempt took longer than its timeout in spec."),
+    "EraseNotVerified": Fault(
+        Blame.DISK,
+        "EraseNotVerified",
+        "A disk still holds data after its erase, or could not be erased: status.erasure names it.",
+    ),
+}
+
+
+def fault(reason: str) -> Fault:
+    """A fault that the table itself finds."""
+    return FAULTS[reason]
+
+
+def sentence(reason: str) -> str:
+    """What a reason means, for a person."""
+    return SENTENCES.get(reason) or FAULTS[reason].message

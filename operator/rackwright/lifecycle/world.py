@@ -1,0 +1,135 @@
+"""Everything a decision may look at, in one frozen value.
+
+An unreachable BMC or an absent agent is data here, never an exception: the table has rows for them. Time and chance
+are arguments too, so that a decision can be replayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from rackwright.api.machine import (
+    BareMetalMachineSpec,
+    BareMetalMachineStatus,
+    Erasure,
+    HardwareSummary,
+    Installed,
+    Power,
+)
+
+
+class Blame(StrEnum):
+    """Whose fault a fault is."""
+
+    BMC = "BMC"
+    AGENT = "Agent"
+    IMAGE = "Image"
+    DISK = "Disk"
+    CONFIGURATION = "Configuration"
+    OPERATING_SYSTEM = "OperatingSystem"
+    TIMEOUT = "Timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that went wrong, said to a person: whose fault, one CamelCase word, one sentence free of secrets."""
+
+    blame: Blame
+    reason: str
+    message: str
+    retry_after: timedelta | None = None
+    """How long the other side asked to be left alone."""
+
+
+class CommandState(StrEnum):
+    """Where the command that the agent was given is."""
+
+    NONE = "None"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNKNOWN = "Unknown"
+    """The agent reports, but doesn't answer when it is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The ramdisk's agent, of the present attempt's own boot."""
+
+    heard_at: datetime
+    hardware: HardwareSummary | None = None
+    """What its inspection found, once it was kept as a HardwareInventory."""
+    inspected: bool = False
+    """Whether its inspection has arrived, kept or not."""
+    command: CommandState = CommandState.NONE
+    fault: Fault | None = None
+    """Why the command failed."""
+    erasure: tuple[Erasure, ...] = ()
+    """Evidence that a finished erase returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was observed in this pass."""
+
+    power: Power = Power.UNKNOWN
+    bmc_fault: Fault | None = None
+    """Why power is unknown, if it was asked for."""
+    agent: Agent | None = None
+    first_boot: Installed | None = None
+    """What the installed system reported, with the present attempt's token."""
+    twin: str | None = None
+    """`namespace/name` of an older machine with the same boot MAC or BMC."""
+    obstacle: Fault | None = None
+    """Why the declared deployment can't begin: something it names is missing or doesn't fit."""
+    evidence: Installed | None = None
+    """`status.installed` as the machine's annotation remembers it."""
+    image_checksum: str | None = None
+    """Of the image that is declared now, where it exists."""
+    listening_since: datetime | None = None
+    """Since when agents could be heard: an operator that just started has heard nobody yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's own settings that decisions depend on."""
+
+    boot_timeout: timedelta = timedelta(minutes=15)
+    """Power-on until the agent reports."""
+    silence: timedelta = timedelta(minutes=3)
+    """An agent that was at work and isn't heard for this long is lost."""
+    poll: timedelta = timedelta(minutes=5)
+    """How often an idle machine's power is looked at."""
+    watch: timedelta = timedelta(seconds=15)
+    """How often a machine that should be doing something is looked at, beside the events that wake it."""
+    retry_base: timedelta = timedelta(minutes=2)
+    """Before the second attempt, then twice as long each time: a BMC that resets itself is away for minutes."""
+    retry_limit: timedelta = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One machine, as declared, recorded and observed, at one instant."""
+
+    uid: str
+    name: str
+    generation: int
+    spec: BareMetalMachineSpec
+    status: BareMetalMachineStatus
+    now: datetime
+    seen: Seen = Seen()
+    policy: Policy = Policy()
+    deleting: bool = False
+    force_delete: bool = False
+    held: bool = True
+    """Whether our finalizer keeps the record until the machine is released."""
+    hurry: bool = False
+    """Something that a retry waits for has changed: try now."""
+    chance: float = 0.5
+    """A random number from 0 to 1, which spreads retries."""
+
+    def with_status(self, status: BareMetalMachineStatus) -> World:
+        """The same world after a status was recorded."""
+        return replace(self, status=status)

@@ -1,0 +1,358 @@
+"""One machine's record, the operator around `decide`, and the simulated metal: the loop, without a cluster.
+
+A pass does what the operator's does: observe, decide, then either record what is meant to be done or do it. Status
+is kept as the JSON that the API server would store, so that every pass starts from what was really recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+from functools import lru_cache
+from typing import assert_never
+
+from tests.property.admission import admitted
+from tests.property.metal import DISKS, Boot, Metal, Running
+
+from rackwright.api.machine import (
+    BareMetalMachineSpec,
+    BareMetalMachineStatus,
+    Erasure,
+    HardwareSummary,
+    Installed,
+    OperationName,
+    Phase,
+    Power,
+)
+from rackwright.lifecycle import decide, steps
+from rackwright.lifecycle.decide import Decision
+from rackwright.lifecycle.steps import Action, Stage
+from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
+
+START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
+HARDWARE = HardwareSummary(cpus=8, memory_mib=32768, disks=len(DISKS), disk_gib=960, nics=2)
+IMAGES = {"debian-12": "sha256:" + "1" * 64, "fedora-42": "sha256:" + "2" * 64}
+
+SILENT = Fault(Blame.BMC, "BMCUnreachable", "The BMC does not answer.")
+REFUSED = Fault(Blame.BMC, "BMCProtocolError", "The BMC accepted the request, and nothing happened.")
+SECRET_MISSING = Fault(Blame.CONFIGURATION, "SecretMissing", "The Secret node-07-bmc does not exist.")
+IMAGE_MISSING = Fault(Blame.CONFIGURATION, "ImageMissing", "The OperatingSystemImage does not exist.")
+AGENT_GONE = Fault(Blame.AGENT, "AgentLost", "The agent isn't there any more.")
+COMMAND_FAILED = Fault(Blame.DISK, "DiskError", "The disk does not take what is written to it.")
+
+_BOOTS_RAMDISK = frozenset({Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE, Stage.ERASE_DISKS, Stage.OPEN_RESCUE})
+
+
+class Crash(Enum):
+    """Where the operator dies in a pass."""
+
+    DECIDED = auto()
+    """Nothing of the pass happens."""
+    ACTED = auto()
+    """The action is carried out, and how it went is never recorded."""
+
+
+@lru_cache(maxsize=64)
+def _read(stored: str) -> BareMetalMachineStatus:
+    return BareMetalMachineStatus.model_validate_json(stored)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What an operator knows that isn't in the cluster; a restart forgets it."""
+
+    listening_since: datetime
+    session: tuple[str, datetime] | None = None
+    """The attempt whose agent reports, and when it last did."""
+    inspected: str | None = None
+    """The attempt whose inspection arrived."""
+    kept: str | None = None
+    """The attempt whose inventory was written."""
+    first_boot: str | None = None
+    """The attempt whose system called."""
+    power: Power | None = None
+    """The last reading, until something is done to the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One pass, for whoever checks it."""
+
+    world: World
+    decision: Decision
+    action: Action | None
+    """What was carried out, or tried."""
+    fault: Fault | None
+    """How that failed."""
+    before: BareMetalMachineStatus
+    after: BareMetalMachineStatus
+    """What is recorded after the pass."""
+    metal: Metal
+    """As it was before the pass."""
+
+
+@dataclass(slots=True)
+class Rig:
+    """A machine under an operator."""
+
+    spec: BareMetalMachineSpec
+    metal: Metal = field(default_factory=Metal)
+    watch: Callable[[Rig, Moment], None] | None = None
+    """Sees every pass."""
+
+    now: datetime = START
+    stored: str = "{}"
+    generation: int = 1
+    evidence: Installed | None = None
+    held: bool = False
+    deleting: bool = False
+    force_delete: bool = False
+    exists: bool = True
+    twin: str | None = None
+    image_missing: bool = False
+    passes: int = 0
+    memory: Memory = field(default_factory=lambda: Memory(START))
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        self.spec = admitted(self.spec)
+
+    # --- what people do ------------------------------------------------------------------------------------------
+
+    def declare(self, spec: BareMetalMachineSpec) -> None:
+        """Somebody applies another spec; Refused where the API server would."""
+        self.spec = admitted(spec, self.spec)
+        self.generation += 1
+
+    def delete(self) -> None:
+        """Somebody deletes the record; one that nobody holds vanishes."""
+        self.deleting = True
+        if not self.held:
+            self.exists = False
+
+    def lose_status(self) -> None:
+        """The record comes back from a backup without its status."""
+        self.stored = "{}"
+
+    # --- what time does ------------------------------------------------------------------------------------------
+
+    def advance(self, by: timedelta) -> None:
+        """Time passes; an agent that reports goes on doing so."""
+        self.now += by
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        """The agent reports, if it is one that the operator waits for."""
+        ramdisk, operation = self.metal.ramdisk, self.status.operation
+        if ramdisk is None or operation is None or ramdisk.attempt != operation.id:
+            return
+        if ramdisk.inspected and operation.name is OperationName.COMMISSION and not ramdisk.beating:
+            self.memory.inspected = ramdisk.attempt
+        if ramdisk.beating:
+            self.memory.session = (ramdisk.attempt, self.now)
+
+    def oblige(self) -> None:
+        """The metal does what it was asked for: the agent comes up, its command ends, the system calls home."""
+        metal = self.metal
+        if (ramdisk := metal.ramdisk) is not None:
+            ramdisk.answers = True
+            if not ramdisk.inspected:
+                ramdisk.inspected = True
+                self.heartbeat()
+            ramdisk.beating = True
+            metal.finish()
+            self.heartbeat()
+        if metal.running is Running.SYSTEM and metal.first_boot_due and metal.calls_home:
+            self.memory.first_boot = metal.first_boot_due
+
+    def restart(self) -> None:
+        """A new operator takes over."""
+        self.memory = Memory(self.now)
+
+    # --- a pass --------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> BareMetalMachineStatus:
+        """What is recorded."""
+        return _read(self.stored)
+
+    def once(
+        self, *, crash: Crash | None = None, hurry: bool = False, stale: bool = False, chance: float = 0.5
+    ) -> Decision:
+        """One pass of the operator; what it decided."""
+        self.passes += 1
+        world = self.world(hurry=hurry, stale=stale, chance=chance)
+        decision = decide.decide(world)
+        if crash is Crash.DECIDED:
+            self.restart()
+            return decision
+        metal = self.metal.as_it_is()
+        action: Action | None = None
+        fault: Fault | None = None
+        if decision.announces(world.status):
+            self._record(decision)
+        elif isinstance(decision.step, Action):
+            action = decision.step
+            fault = self._carry_out(action, world)
+            if fault is not None and crash is None:
+                decision = decide.after_fault(world, fault)
+                self._record(decision)
+        else:
+            self._record(decision)
+        if self.watch is not None:
+            self.watch(self, Moment(world, decision, action, fault, world.status, self.status, metal))
+        if crash is not None:
+            self.restart()
+        return decision
+
+    def world(self, *, hurry: bool = False, stale: bool = False, chance: float = 0.5) -> World:
+        """What an operator observes now; `stale`: with the power as it was when it last looked."""
+        status = self.status
+        seen = Seen(
+            twin=self.twin,
+            evidence=self.evidence,
+            image_checksum=self._checksum(),
+            listening_since=self.memory.listening_since,
+        )
+        trusted = self.spec.accepted or status.phase is not None
+        if self.twin is None and self.held and trusted and status.phase is not Phase.NEW:
+            seen = self._asked(seen, status, stale=stale)
+        return World(
+            uid="0f1e",
+            name="node-07",
+            generation=self.generation,
+            spec=self.spec,
+            status=status,
+            now=self.now,
+            seen=seen,
+            policy=self.policy,
+            deleting=self.deleting,
+            force_delete=self.force_delete,
+            held=self.held,
+            hurry=hurry,
+            chance=chance,
+        )
+
+    def _asked(self, seen: Seen, status: BareMetalMachineStatus, *, stale: bool) -> Seen:
+        operation = status.operation
+        if self.spec.bmc is not None:
+            if not stale or self.memory.power is None:
+                self.memory.power = self._power()
+            power = self.memory.power
+            silent = SECRET_MISSING if self.metal.secret_missing else SILENT
+            seen = replace(seen, power=power, bmc_fault=silent if power is Power.UNKNOWN else None)
+        if operation is None:
+            obstructed = self.image_missing and self.spec.deployment is not None and not self.spec.deployment.existing
+            return replace(seen, obstacle=IMAGE_MISSING if obstructed else None)
+        first_boot = None
+        if self.memory.first_boot == operation.id:
+            first_boot = Installed(hostname="node-07", addresses=["10.0.0.7"], ssh_host_keys=["k"], at=self.now)
+        return replace(seen, agent=self._agent(status), first_boot=first_boot)
+
+    def _power(self) -> Power:
+        if self.metal.bmc_silent or self.metal.secret_missing:
+            return Power.UNKNOWN
+        return Power.ON if self.metal.on else Power.OFF
+
+    def _agent(self, status: BareMetalMachineStatus) -> Agent | None:
+        operation, memory = status.operation, self.memory
+        if operation is None:
+            return None
+        heard_at = memory.session[1] if memory.session is not None and memory.session[0] == operation.id else None
+        inspected = memory.inspected == operation.id
+        if heard_at is None and not inspected:
+            return None
+        agent = Agent(
+            heard_at=heard_at or self.now,
+            inspected=inspected,
+            hardware=HARDWARE if memory.kept == operation.id else None,
+        )
+        if heard_at is None or operation.name is OperationName.COMMISSION:
+            return agent
+        ramdisk = self.metal.ramdisk
+        if ramdisk is None or ramdisk.attempt != operation.id or not ramdisk.answers:
+            return replace(agent, command=CommandState.UNKNOWN)
+        at = status.erasure[0].at if status.erasure else self.now
+        erasure = tuple(
+            Erasure(device=device, method="Overwrite" if verified else "Failed", verified=verified, at=at)
+            for device, verified in zip(DISKS, ramdisk.erased, strict=False)
+        )
+        failed = ramdisk.command is CommandState.FAILED
+        return replace(agent, command=ramdisk.command, erasure=erasure, fault=COMMAND_FAILED if failed else None)
+
+    def _checksum(self) -> str | None:
+        deployment = self.spec.deployment
+        if deployment is None or deployment.image is None or self.image_missing:
+            return None
+        return IMAGES[deployment.image]
+
+    def _record(self, decision: Decision) -> None:
+        if self.exists:
+            self.stored = decision.status.model_dump_json(by_alias=True, exclude_none=True)
+
+    # --- actions -------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, action: Action, world: World) -> Fault | None:
+        match action:
+            case steps.PowerOff() | steps.PowerOn() | steps.BootRamdisk() | steps.BootDisk():
+                return self._power_action(action)
+            case steps.WriteImage():
+                return IMAGE_MISSING if self.image_missing else self._command("Write")
+            case steps.EraseDisks():
+                return self._command("Erase")
+            case steps.OpenRescue():
+                return self._command("Rescue")
+            case steps.KeepInventory():
+                operation = world.status.operation
+                if operation is None or self.memory.inspected != operation.id:
+                    return AGENT_GONE
+                self.memory.kept = operation.id
+            case steps.TakeHold():
+                self.held = True
+            case steps.LetGo():
+                self.held = False
+                self.exists = not self.deleting
+            case steps.RecordEvidence():
+                installed = world.status.installed
+                self.evidence = installed if installed is not None and installed.at is not None else None
+            case _:
+                assert_never(action)
+        return None
+
+    def _power_action(self, action: Action) -> Fault | None:
+        metal, memory = self.metal, self.memory
+        memory.power = None
+        if metal.secret_missing:
+            return SECRET_MISSING
+        if metal.bmc_silent:
+            return SILENT
+        if metal.refusals > 0:
+            metal.refusals -= 1
+            return REFUSED
+        match action:
+            case steps.PowerOff():
+                metal.switch_off()
+            case steps.BootRamdisk():
+                metal.next_boot = Boot.NETWORK
+                metal.switch_on(attempt=self._booted())
+            case steps.BootDisk():
+                metal.next_boot = Boot.DISK
+                metal.switch_on(attempt=None)
+            case _:
+                metal.switch_on(attempt=self._booted())
+        memory.session = memory.inspected = None
+        return None
+
+    def _booted(self) -> str | None:
+        """The attempt that the boot script would start a machine for."""
+        operation = self.status.operation
+        return operation.id if operation is not None and operation.step in _BOOTS_RAMDISK else None
+
+    def _command(self, doing: str) -> Fault | None:
+        ramdisk, operation = self.metal.ramdisk, self.status.operation
+        if ramdisk is None or operation is None or ramdisk.attempt != operation.id or not ramdisk.beating:
+            return AGENT_GONE
+        self.metal.command(doing)
+        return None

@@ -1,0 +1,57 @@
+"""Deploying: what is recorded as installed is what is written, and only what an image was declared for."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.lifecycle.worlds import CHECKSUM, attempt, declared, heard, installed, power_off, power_on, world
+
+from rackwright.api.machine import Installed, OperationName, Phase
+from rackwright.lifecycle.decide import decide
+from rackwright.lifecycle.steps import BootDisk, PowerOff, Stage, Wait, WriteImage
+from rackwright.lifecycle.world import CommandState, Seen, World
+
+
+@pytest.mark.parametrize("stage", [Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE])
+def test_a_machine_that_is_adopted_while_it_is_deployed_is_not_written_to(stage: Stage) -> None:
+    deploying = world(
+        Phase.DEPLOYING,
+        declared(owner="search", existing=True),
+        power_on(agent=heard()),
+        owner="search",
+        operation=attempt(OperationName.DEPLOY, stage),
+    )
+
+    decision = decide(deploying)
+
+    assert (decision.step, decision.status.phase) == (PowerOff(), Phase.RELEASING)
+
+
+def test_another_image_declared_before_the_write_is_recorded_before_it_is_written() -> None:
+    announced = world(
+        Phase.DEPLOYING,
+        declared(owner="search", image="fedora-42"),
+        power_on(agent=heard(), image_checksum=CHECKSUM),
+        owner="search",
+        installed=installed("debian-12", came_up=False),
+        operation=attempt(OperationName.DEPLOY, Stage.WRITE_IMAGE),
+    )
+
+    decision = decide(announced)
+
+    assert decision.step == WriteImage()
+    assert decision.announces(announced.status)
+    assert decision.status.installed == Installed(image="fedora-42", checksum=CHECKSUM)
+
+
+def test_a_ramdisk_that_still_reports_after_the_write_is_left_once_and_its_silence_is_waited_through() -> None:
+    spec = declared(owner="search", image="debian-12")
+    written = attempt(OperationName.DEPLOY, Stage.BOOT_DISK)
+
+    def at(seen: Seen) -> World:
+        return world(Phase.DEPLOYING, spec, seen, owner="search", installed=installed(came_up=False), operation=written)
+
+    still_there = power_on(agent=heard(command=CommandState.SUCCEEDED))
+
+    assert decide(at(still_there)).step == PowerOff(stage=None)
+    assert decide(at(power_off())).step == BootDisk()
+    assert decide(at(power_on())).step == Wait()
