@@ -1,0 +1,99 @@
+"""Every BMC of the fleet, each behind one driver that is kept: sessions are few and logging in is slow.
+
+Exchanges are queued per BMC, that is per host and port, because the systems of a chassis share one; and no more than
+`concurrency` go on in the whole fleet, so that a thousand BMCs that hang take a bounded number of threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
+
+from rackwright.power.address import Address, bmc_key, parse
+from rackwright.power.line import Line
+from rackwright.power.port import DEFAULT_LIMITS, Endpoint, FaultClass, Limits, PowerDriver, PowerError
+from rackwright.power.redfish_driver import RedfishDriver
+
+__all__ = ["DRIVERS", "Connections", "Factory", "bmc_key"]
+
+Factory = Callable[[Endpoint, Line, Limits], PowerDriver]
+
+DRIVERS: Mapping[str, Factory] = {
+    "redfish+http": RedfishDriver,
+    "redfish+https": RedfishDriver,
+}
+"""The driver for each scheme of `spec.bmc.address`; a new protocol is a line here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    endpoint: Endpoint
+    driver: PowerDriver
+
+
+class Connections:
+    """Gives the driver for an endpoint. Belongs to one event loop."""
+
+    def __init__(
+        self, *, concurrency: int = 32, limits: Limits = DEFAULT_LIMITS, drivers: Mapping[str, Factory] = DRIVERS
+    ) -> None:
+        self._limits = limits
+        self._drivers = drivers
+        self._slots = asyncio.Semaphore(concurrency)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="bmc")
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._kept: dict[str, _Kept] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def driver(self, endpoint: Endpoint) -> PowerDriver:
+        """The driver for this endpoint: the one given before, unless the account, the CA or their use have changed.
+
+        Nothing is sent yet. Raises `PowerError` (UNSUPPORTED) for an address that can't be used.
+        """
+        address = parse(endpoint.address)
+        key = str(address)
+        endpoint = replace(endpoint, address=key)
+        kept = self._kept.get(key)
+        if kept is not None and kept.endpoint == endpoint:
+            return kept.driver
+        factory = self._drivers.get(address.scheme)
+        if factory is None:
+            known = ", ".join(f"{scheme}://" for scheme in sorted(self._drivers))
+            raise PowerError(
+                FaultClass.UNSUPPORTED, f"There is no driver for BMC addresses with {address.scheme}://, only {known}"
+            )
+        driver = factory(endpoint, self._line(address), self._limits)
+        self.forget(key)
+        self._kept[key] = _Kept(endpoint, driver)
+        return driver
+
+    def forget(self, address: str) -> None:
+        """End the session of a machine that is gone, in the background; nothing happens if there is none."""
+        try:
+            kept = self._kept.pop(bmc_key(address), None)
+        except PowerError:
+            return  # an address that never led anywhere
+        if kept is not None:
+            closing = asyncio.ensure_future(kept.driver.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def close(self, *, within: float = 20.0) -> None:
+        """End all sessions, as many as can be in `within` seconds; BMCs end the rest by themselves."""
+        for key in list(self._kept):
+            self.forget(key)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=within)
+        for unfinished in self._closing:
+            unfinished.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _line(self, address: Address) -> Line:
+        bmc = address.authority or str(address)
+        lock = self._locks.get(bmc)
+        if lock is None:
+            lock = self._locks[bmc] = asyncio.Lock()
+        return Line(address.place, lock, self._slots, self._threads)

@@ -1,0 +1,212 @@
+"""Switching a machine over Redfish: what reaches the BMC, in which order, and what is said when it lies."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp import web
+from tests.unit.power.scripted_bmc import ScriptedBmc, System, answer, endpoint, refusal
+
+from rackwright.power.connect import Connections
+from rackwright.power.port import FaultClass, PowerError, PowerState
+
+
+@pytest.mark.parametrize(
+    ("reported", "state"),
+    [
+        ("On", PowerState.ON),
+        ("Off", PowerState.OFF),
+        ("PoweringOff", PowerState.UNKNOWN),
+        ("PoweringOn", PowerState.UNKNOWN),
+        ("Nonsense", PowerState.UNKNOWN),
+        (None, PowerState.UNKNOWN),
+    ],
+)
+async def test_the_power_state_is_what_the_bmc_says_or_unknown(
+    bmc: ScriptedBmc, connections: Connections, reported: str | None, state: PowerState
+) -> None:
+    bmc.systems["one"].power = reported
+    driver = connections.driver(endpoint(await bmc.start()))
+    assert await driver.power_state() is state
+
+
+async def test_power_on_returns_when_the_machine_is_on(bmc: ScriptedBmc, connections: Connections) -> None:
+    driver = connections.driver(endpoint(await bmc.start()))
+    await driver.power_on()
+    assert bmc.systems["one"].power == "On"
+    assert bmc.changes == ["Reset one On"]
+
+
+async def test_a_machine_that_is_on_is_left_alone(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"].power = "On"
+    await connections.driver(endpoint(await bmc.start())).power_on()
+    assert bmc.changes == []
+
+
+async def test_a_machine_that_is_off_is_left_alone(bmc: ScriptedBmc, connections: Connections) -> None:
+    driver = connections.driver(endpoint(await bmc.start()))
+    await driver.power_off(grace=10)
+    await driver.power_off(grace=0)
+    assert bmc.changes == []
+
+
+async def test_a_machine_on_its_way_up_is_awaited_but_not_told_again(
+    bmc: ScriptedBmc, connections: Connections
+) -> None:
+    bmc.systems["one"].power = "PoweringOn"
+    driver = connections.driver(endpoint(await bmc.start()))
+    rising = asyncio.ensure_future(driver.power_on())
+    await asyncio.sleep(0.1)
+    bmc.systems["one"].power = "On"
+    await rising
+    assert bmc.changes == []
+
+
+async def test_a_bmc_without_plain_on_is_told_to_force_it(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"].resets = ("ForceOn", "ForceOff")
+    await connections.driver(endpoint(await bmc.start())).power_on()
+    assert bmc.changes == ["Reset one ForceOn"]
+
+
+async def test_power_off_asks_first_and_needs_no_force(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"] = System(power="On", shutdown_seconds=0.1)
+    await connections.driver(endpoint(await bmc.start())).power_off(grace=5)
+    assert bmc.changes == ["Reset one GracefulShutdown"]
+
+
+async def test_power_off_without_grace_cuts_the_power_at_once(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"].power = "On"
+    await connections.driver(endpoint(await bmc.start())).power_off(grace=0)
+    assert bmc.changes == ["Reset one ForceOff"]
+
+
+async def test_power_off_waits_the_grace_and_then_cuts_the_power(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"] = System(power="On", ignored_resets={"GracefulShutdown"})
+    started = asyncio.get_running_loop().time()
+    await connections.driver(endpoint(await bmc.start())).power_off(grace=0.2)
+    assert bmc.changes == ["Reset one GracefulShutdown", "Reset one ForceOff"]
+    assert asyncio.get_running_loop().time() - started >= 0.2
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 500])
+async def test_a_refused_shutdown_does_not_save_the_machine(
+    bmc: ScriptedBmc, connections: Connections, status: int
+) -> None:
+    bmc.systems["one"] = System(power="On", refused_resets={"GracefulShutdown": status})
+    await connections.driver(endpoint(await bmc.start())).power_off(grace=5)
+    assert bmc.changes == ["Reset one GracefulShutdown", "Reset one ForceOff"]
+
+
+async def test_a_bmc_that_cannot_shut_down_cuts_the_power(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"] = System(power="On", resets=("On", "ForceOff"))
+    await connections.driver(endpoint(await bmc.start())).power_off(grace=5)
+    assert bmc.changes == ["Reset one ForceOff"]
+
+
+async def test_a_cycle_is_off_and_then_on(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"].power = "On"
+    await connections.driver(endpoint(await bmc.start())).cycle(grace=5)
+    assert bmc.changes == ["Reset one GracefulShutdown", "Reset one On"]
+
+
+async def test_a_power_on_that_is_accepted_and_forgotten_is_an_error(
+    bmc: ScriptedBmc, connections: Connections
+) -> None:
+    bmc.systems["one"].ignored_resets = {"On"}
+    driver = connections.driver(endpoint(await bmc.start()))
+    with pytest.raises(PowerError, match=r"accepted to switch the machine on, but after 0.3 s .* as Off$") as caught:
+        await driver.power_on()
+    assert caught.value.fault is FaultClass.PROTOCOL
+
+
+async def test_a_bmc_that_says_on_whatever_happens_is_an_error(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"] = System(power="On", ignored_resets={"ForceOff", "GracefulShutdown"})
+    driver = connections.driver(endpoint(await bmc.start()))
+    with pytest.raises(PowerError, match="accepted to cut the power") as caught:
+        await driver.power_off(grace=0.1)
+    assert caught.value.fault is FaultClass.PROTOCOL
+    assert bmc.changes == ["Reset one GracefulShutdown", "Reset one ForceOff"]
+
+
+async def test_a_bmc_without_power_control_is_unsupported(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"].resets = ("Nmi",)
+    driver = connections.driver(endpoint(await bmc.start()))
+    with pytest.raises(PowerError, match="offers no On or ForceOn, only Nmi") as caught:
+        await driver.power_on()
+    assert caught.value.fault is FaultClass.UNSUPPORTED
+
+
+async def test_a_bmc_that_is_busy_while_it_switches_is_waited_for(bmc: ScriptedBmc, connections: Connections) -> None:
+    driver = connections.driver(endpoint(await bmc.start()))
+    await driver.power_state()
+    looks = 0
+
+    async def busy_at_first(request: web.Request) -> web.StreamResponse | None:
+        nonlocal looks
+        looks += 1
+        return await answer(503, body=refusal("Switching."))(request) if looks in {2, 3} else None
+
+    bmc.fail("GET", "/one", busy_at_first)
+    await driver.power_on()
+    assert looks >= 4
+
+
+async def test_a_single_system_needs_no_name(bmc: ScriptedBmc, connections: Connections) -> None:
+    driver = connections.driver(endpoint(await bmc.start(), system=""))
+    await driver.power_on()
+    assert bmc.changes == ["Reset one On"]
+
+
+@pytest.mark.parametrize(
+    ("systems", "system", "said"),
+    [
+        (["a", "b"], "", "has /redfish/v1/Systems/a, /redfish/v1/Systems/b: put the path of one into its address"),
+        ([], "", "has no systems at all"),
+        (["a", "b"], "c", "has no system /redfish/v1/Systems/c: it has /redfish/v1/Systems/a, /redfish/v1/Systems/b"),
+        (list("abcdefg"), "", "/redfish/v1/Systems/e and 2 more"),
+    ],
+)
+async def test_an_address_that_fits_no_one_system_is_answered_with_those_there_are(
+    bmc: ScriptedBmc, connections: Connections, systems: list[str], system: str, said: str
+) -> None:
+    bmc.systems = {name: System() for name in systems}
+    driver = connections.driver(endpoint(await bmc.start(), system=system))
+    with pytest.raises(PowerError) as caught:
+        await driver.power_state()
+    assert said in caught.value.message
+    assert caught.value.fault is FaultClass.UNSUPPORTED
+
+
+async def test_bios_attributes_come_as_they_are(bmc: ScriptedBmc, connections: Connections) -> None:
+    driver = connections.driver(endpoint(await bmc.start()))
+    assert await driver.bios_attributes() == {"ProcTurboMode": "Enabled", "Cores": 8}
+
+
+async def test_a_bmc_without_bios_has_no_attributes(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"].bios = None
+    driver = connections.driver(endpoint(await bmc.start()))
+    assert await driver.bios_attributes() == {}
+    with pytest.raises(PowerError, match="no BIOS attributes that can be set") as caught:
+        await driver.set_bios_attributes({"ProcTurboMode": "Disabled"})
+    assert caught.value.fault is FaultClass.UNSUPPORTED
+
+
+async def test_a_bios_link_that_leads_nowhere_is_no_bios(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.fail("GET", "/Bios", answer(404))
+    driver = connections.driver(endpoint(await bmc.start()))
+    assert await driver.bios_attributes() == {}
+
+
+async def test_only_attributes_that_differ_are_set(bmc: ScriptedBmc, connections: Connections) -> None:
+    driver = connections.driver(endpoint(await bmc.start()))
+    assert await driver.set_bios_attributes({"ProcTurboMode": "Enabled", "Cores": 4})
+    assert not await driver.set_bios_attributes({"ProcTurboMode": "Enabled"})
+    assert bmc.changes == ["BIOS {'Attributes': {'Cores': 4}}"]
+
+
+async def test_a_bmc_that_asks_when_is_told_at_reset(bmc: ScriptedBmc, connections: Connections) -> None:
+    bmc.systems["one"].apply_times = ("Immediate", "OnReset")
+    driver = connections.driver(endpoint(await bmc.start()))
+    await driver.set_bios_attributes({"Cores": 4})
+    assert "'ApplyTime': 'OnReset'" in bmc.changes[0]
