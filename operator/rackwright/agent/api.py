@@ -1,0 +1,290 @@
+"""The slice of Ironic's API that a ramdisk's agent speaks to: version, lookup, heartbeat, inspection report.
+
+A report and a lookup can't be authenticated: anybody on the provisioning network can send them. So they count only
+for a machine that the operator itself just booted into the ramdisk, and only until its agent is known; from then on
+the boot's token, held by whoever looked up first, decides. The README beside this file says what the agent does
+about each answer.
+
+A refusal is `{"error_message": {"faultstring": SENTENCE}}`, which the agent writes to its own log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from ipaddress import IPv6Address, ip_address
+from typing import Any, NoReturn
+
+from aiohttp import web
+from yarl import URL
+
+from rackwright.agent.sessions import Address, Boot, Boots, Session, Sessions, canonical_mac
+from rackwright.agent.tokens import Tokens, matches
+
+HEARTBEAT_TIMEOUT = 30
+"""Seconds. IPA beats after 0.3 to 0.6 of it: a restarted operator knows every agent again within 18 s."""
+WITHHELD = "******"
+"""Ironic's answer instead of a token that was handed out already; an agent without one shuts itself off."""
+HEARTBEAT_BYTES = 64 * 2**10
+REPORT_BYTES = 8 * 2**20
+"""The agent's journal comes along with its report, packed."""
+BODY_SECONDS = 8.0
+PERSIST_SECONDS = 15.0
+"""With `BODY_SECONDS` well below the 30 s after which IPA gives up waiting, and then doesn't retry but dies."""
+
+_VERSION = {"id": "v1", "status": "CURRENT", "min_version": "1.1", "version": "1.68", "links": []}
+_log = logging.getLogger(__name__)
+
+
+class AgentAPI:
+    """Answers agents and tells the loop: `wake(uid)` after each valid heartbeat and each report.
+
+    `persisted(uid)` is awaited before a report is acknowledged, and says whether it is safe now: an agent that was
+    thanked never sends its report again.
+    """
+
+    def __init__(
+        self,
+        *,
+        boots: Boots,
+        sessions: Sessions,
+        tokens: Tokens,
+        wake: Callable[[str], None],
+        persisted: Callable[[str], Awaitable[bool]],
+        persist_seconds: float = PERSIST_SECONDS,
+    ) -> None:
+        self._boots = boots
+        self._sessions = sessions
+        self._tokens = tokens
+        self._wake = wake
+        self._persisted = persisted
+        self._persist_seconds = persist_seconds
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the application serves for agents."""
+        return [
+            web.get("/", self.version),
+            web.get("/v1", self.version),
+            web.get("/v1/", self.version),
+            web.get("/v1/lookup", self.lookup),
+            web.post("/v1/heartbeat/{uid}", self.heartbeat),
+            web.post("/v1/continue_inspection", self.continue_inspection),
+        ]
+
+    async def version(self, _request: web.Request) -> web.Response:
+        """1.68: the first version by which the agent sends its certificate, and the last that it knows."""
+        return web.json_response({"name": "Rackwright", "default_version": _VERSION, "versions": [_VERSION]})
+
+    async def lookup(self, request: web.Request) -> web.Response:
+        """Tell an agent which machine it runs on, and until it is known, its token.
+
+        IPA looks up again before it writes an image, for the machine's data alone, and waits ten minutes for a 200.
+        """
+        peer = _peer(request)
+        boot = self._boots.by_mac(_macs(request.query.get("addresses", "").split(",")))
+        if boot is None:
+            _refuse(HTTPStatus.NOT_FOUND, "No machine with these MAC addresses is being booted into the ramdisk.")
+        bound = self._sessions.address(boot.machine_uid, boot.operation_id)
+        if bound not in {None, peer}:
+            _log.warning("%s: lookup from %s refused, this boot's agent is at %s", _title(boot), peer, bound)
+            _refuse(HTTPStatus.CONFLICT, f"The agent of {_title(boot)} has another address.")
+        if self._is_known(boot):
+            token = WITHHELD
+        else:
+            token = self._tokens.for_agent(boot.machine_uid, boot.operation_id)
+            self._sessions.bind(boot, peer)
+        return web.json_response(
+            {
+                "node": {
+                    "uuid": boot.machine_uid,
+                    "properties": {"root_device": dict(boot.root_device)} if boot.root_device else {},
+                    "instance_info": {},
+                    "driver_internal_info": {},
+                },
+                "config": {
+                    "heartbeat_timeout": HEARTBEAT_TIMEOUT,
+                    "agent_token": token,
+                    "agent_token_required": True,
+                },
+            },
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def heartbeat(self, request: web.Request) -> web.Response:
+        """Hear that an agent lives and where it takes commands; 202."""
+        peer = _peer(request)
+        uid = request.match_info["uid"]
+        beat = _object(await _body(request, HEARTBEAT_BYTES))
+        boot = self._boots.by_uid(uid)
+        if boot is None:
+            _refuse(HTTPStatus.NOT_FOUND, "This machine is not being booted into the ramdisk.")
+        if not matches(self._tokens.for_agent(uid, boot.operation_id), beat.get("agent_token")):
+            _log.warning("%s: heartbeat from %s without this boot's token refused", _title(boot), peer)
+            _refuse(HTTPStatus.UNAUTHORIZED, "agent_token is missing, or isn't this boot's.")
+        session = Session(
+            operation_id=boot.operation_id,
+            callback_url=_callback(beat.get("callback_url"), peer),
+            certificate=_certificate(beat.get("agent_verify_ca")),
+            heard_at=datetime.now(UTC),
+            version=_line(beat.get("agent_version")),
+        )
+        before = self._sessions.current(uid, boot.operation_id)
+        bound = self._sessions.address(uid, boot.operation_id)
+        if bound not in {None, peer} or (before and _identity(before) != _identity(session)):
+            agent = before.callback_url if before else bound
+            _log.warning("%s: another heartbeat from %s refused, this boot's agent is %s", _title(boot), peer, agent)
+            _refuse(HTTPStatus.CONFLICT, "callback_url and agent_verify_ca can't change within a boot.")
+        self._sessions.heard(boot, session, peer)
+        if before is None:
+            _log.info("%s: agent %s at %s", _title(boot), session.version or "of unknown version", session.callback_url)
+        self._wake(uid)
+        return web.Response(status=HTTPStatus.ACCEPTED)
+
+    async def continue_inspection(self, request: web.Request) -> web.Response:
+        """Take an agent's report on its hardware; 202 and the machine's uid once the report is safe."""
+        peer = _peer(request)
+        report = _object(await _body(request, REPORT_BYTES))
+        macs = _reported_macs(report)
+        boot = self._boots.by_mac(macs)
+        if boot is None:
+            # Enlistment begins here: an unknown machine (`not any(map(self._boots.knows, macs))`) introduces itself.
+            _log.info("Inspection of a machine that is not being booted, from %s: %s", peer, ", ".join(macs[:8]))
+            _refuse(HTTPStatus.NOT_FOUND, "No machine with these MAC addresses is being booted into the ramdisk.")
+        if not boot.wants_inventory or self._is_known(boot):
+            _log.warning("%s: unexpected inspection from %s refused", _title(boot), peer)
+            _refuse(HTTPStatus.FORBIDDEN, f"No inspection of {_title(boot)} is awaited now.")
+        self._sessions.reported(boot, report)
+        error = report.get("error")
+        _log.info(
+            "%s: inspection received from %s%s",
+            _title(boot),
+            peer,
+            f", incomplete: {str(error)[:400]}" if error else "",
+        )
+        self._wake(boot.machine_uid)
+        if not await self._safe(boot.machine_uid):
+            _log.warning("%s: inspection could not be recorded yet, the agent is to send it again", _title(boot))
+            _refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The inspection could not be recorded yet: send it again.")
+        return web.json_response({"uuid": boot.machine_uid}, status=HTTPStatus.ACCEPTED)
+
+    def _is_known(self, boot: Boot) -> bool:
+        return boot.agent_known or self._sessions.current(boot.machine_uid, boot.operation_id) is not None
+
+    async def _safe(self, uid: str) -> bool:
+        try:
+            async with asyncio.timeout(self._persist_seconds):
+                return await self._persisted(uid)
+        except TimeoutError:
+            return False
+
+
+def _refuse(status: HTTPStatus, sentence: str) -> NoReturn:
+    """Answer an agent with a refusal in Ironic's form."""
+    raise _Refusal(status, sentence)
+
+
+class _Refusal(web.HTTPException):
+    """An answer that is no 2xx, with the sentence that IPA logs."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        self.status_code = status
+        super().__init__(text=json.dumps({"error_message": {"faultstring": sentence}}), content_type="application/json")
+
+
+async def _body(request: web.Request, limit: int) -> bytes:
+    """The request's body of `limit` bytes at most, within `BODY_SECONDS`."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is longer than {limit} bytes.")
+    except TimeoutError:
+        _refuse(HTTPStatus.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_SECONDS:g} s.")
+    return bytes(body)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        _refuse(HTTPStatus.BAD_REQUEST, "The body isn't JSON.")
+    if not isinstance(value, dict):
+        _refuse(HTTPStatus.BAD_REQUEST, "The body isn't a JSON object.")
+    return value
+
+
+def _macs(candidates: list[Any]) -> tuple[str, ...]:
+    """Those candidates that are MAC addresses; an InfiniBand card's longer one isn't."""
+    found = (canonical_mac(candidate) for candidate in candidates if isinstance(candidate, str))
+    return tuple(dict.fromkeys(mac for mac in found if mac))
+
+
+def _reported_macs(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """The MAC addresses in a report's `inventory.interfaces`; at least one."""
+    inventory = report.get("inventory")
+    interfaces = inventory.get("interfaces") if isinstance(inventory, dict) else None
+    if not isinstance(interfaces, list):
+        _log.warning("Inspection without an inventory: %s", _line(report.get("error")) or "it doesn't say why")
+        _refuse(HTTPStatus.BAD_REQUEST, "The report holds no inventory.interfaces.")
+    macs = _macs([each.get("mac_address") for each in interfaces if isinstance(each, dict)])
+    if not macs:
+        _refuse(HTTPStatus.BAD_REQUEST, "The report names no network card with a MAC address.")
+    return macs
+
+
+def _peer(request: web.Request) -> Address:
+    """Where a request comes from, by its connection: no header is believed."""
+    return _plain(ip_address((request.remote or "").partition("%")[0]))
+
+
+def _plain(address: Address) -> Address:
+    """An IPv4 address that a dual-stack socket shows as IPv6, as itself."""
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _callback(candidate: object, peer: Address) -> str:
+    """A heartbeat's callback URL, reduced to scheme, host and port; it must lead back to where the beat came from."""
+    try:
+        url = URL(candidate) if isinstance(candidate, str) else URL()
+        host, port = _plain(ip_address(url.host or "")), url.port
+    except ValueError:
+        _refuse(HTTPStatus.BAD_REQUEST, "callback_url isn't https://ADDRESS:PORT.")
+    if url.scheme != "https" or url.user or url.password or url.path != "/" or url.query_string or url.fragment:
+        _refuse(HTTPStatus.BAD_REQUEST, "callback_url isn't https://ADDRESS:PORT.")
+    if host != peer:
+        _refuse(HTTPStatus.BAD_REQUEST, f"callback_url names another host than {peer}, which this comes from.")
+    return f"https://{f'[{host}]' if host.version == 6 else host}:{port}"  # noqa: PLR2004 (the protocol's version)
+
+
+def _certificate(candidate: object) -> str:
+    """A heartbeat's certificate, PEM."""
+    pem = candidate if isinstance(candidate, str) and candidate.count("-----BEGIN ") == 1 else ""
+    try:
+        der = ssl.PEM_cert_to_DER_cert(pem)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
+    except (ValueError, ssl.SSLError):
+        _refuse(
+            HTTPStatus.BAD_REQUEST, "agent_verify_ca isn't one PEM certificate: commands are given over HTTPS alone."
+        )
+    return ssl.DER_cert_to_PEM_cert(der)
+
+
+def _identity(session: Session) -> tuple[str, str]:
+    return session.callback_url, session.certificate
+
+
+def _line(text: object) -> str:
+    """A stranger's words on one line of bounded length."""
+    return " ".join(str(text or "")[:400].split())
+
+
+def _title(boot: Boot) -> str:
+    return f"{boot.namespace}/{boot.name} ({boot.operation}, attempt {boot.attempt})"

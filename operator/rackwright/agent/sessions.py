@@ -1,0 +1,138 @@
+"""Who may be talked to: the boots that the operator asked for, and the agents that were heard from them.
+
+A ramdisk's agent is trusted because the operator booted it a moment ago, and only for that one boot. A boot belongs
+to one operation id; what an agent of another operation said is worthless, so nothing here outlives its operation.
+Everything is in memory: after a restart of the operator the agents' next heartbeats fill it again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Protocol
+
+Address = IPv4Address | IPv6Address
+
+_MAC = re.compile(r"[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}")
+
+
+def canonical_mac(text: str) -> str | None:
+    """`52-54-00-AA-BB-0C` or `52:54:00:aa:bb:0c` → `52:54:00:aa:bb:0c`; None for anything but a MAC address."""
+    text = text.lower()
+    return text.replace("-", ":") if _MAC.fullmatch(text) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """A boot into the ramdisk that the operator itself asked for; there is none for any other machine."""
+
+    machine_uid: str
+    namespace: str
+    name: str
+    operation_id: str
+    operation: str
+    """What the boot is for, for a person at the machine's console: `Commission`."""
+    attempt: int
+    macs: tuple[str, ...]
+    """The machine's network cards, as `canonical_mac` writes them."""
+    root_device: Mapping[str, str | int | bool] = field(default_factory=dict)
+    """Root device hints by IPA's names (`serial`, `wwn`, `size` in GiB, ...); empty: the agent chooses the disk."""
+    wants_inventory: bool = False
+    """Whether the agent is to inspect the hardware and report it before anything else."""
+    agent_known: bool = False
+    """Whether status says that an agent of this boot was heard: then its token was handed out, and never is again."""
+
+
+class Boots(Protocol):
+    """What the loop knows of machines; answered at once, from its cache."""
+
+    def by_mac(self, macs: Collection[str]) -> Boot | None:
+        """The boot of the machine that owns one of these canonical MAC addresses, if there is one."""
+
+    def by_uid(self, uid: str) -> Boot | None:
+        """The boot of this machine, if there is one."""
+
+    def knows(self, mac: str) -> bool:
+        """Whether a machine with this canonical MAC address was declared, booted by us or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An agent that can be given commands."""
+
+    operation_id: str
+    callback_url: str
+    """`https://ADDRESS:PORT`, without a path."""
+    certificate: str
+    """The agent's own certificate, PEM; connections are pinned to it."""
+    heard_at: datetime
+    """Of the last heartbeat, UTC."""
+    version: str
+    """Of the agent; empty where it didn't say."""
+    inspection: Mapping[str, Any] | None = None
+    """The agent's whole report, once it came."""
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is known of one boot's agent, which reports before its first heartbeat."""
+
+    operation_id: str
+    address: Address | None = None
+    inspection: Mapping[str, Any] | None = None
+    session: Session | None = None
+
+
+class Sessions:
+    """The agents of the current boots, by machine uid."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, _Record] = {}
+
+    def current(self, uid: str, operation_id: str) -> Session | None:
+        """The agent of this boot, once it sent a valid heartbeat."""
+        record = self._of(uid, operation_id)
+        if record is None or record.session is None:
+            return None
+        return replace(record.session, inspection=record.inspection)
+
+    def inspection(self, uid: str, operation_id: str) -> Mapping[str, Any] | None:
+        """The report of this boot's agent, once it came: the agent sends it before it first beats."""
+        record = self._of(uid, operation_id)
+        return record.inspection if record else None
+
+    def address(self, uid: str, operation_id: str) -> Address | None:
+        """The address that this boot's token was handed to, or that its agent beats from."""
+        record = self._of(uid, operation_id)
+        return record.address if record else None
+
+    def forget(self, uid: str) -> None:
+        """Drop everything about a machine: its operation ended, or it is gone."""
+        self._records.pop(uid, None)
+
+    def bind(self, boot: Boot, address: Address) -> None:
+        """Remember who was given the boot's token."""
+        self._ensure(boot).address = address
+
+    def reported(self, boot: Boot, inspection: Mapping[str, Any]) -> None:
+        """Keep the agent's report; a repeated one takes the earlier one's place."""
+        self._ensure(boot).inspection = inspection
+
+    def heard(self, boot: Boot, session: Session, address: Address) -> None:
+        """Keep what a valid heartbeat said."""
+        record = self._ensure(boot)
+        record.session = session
+        record.address = address
+
+    def _of(self, uid: str, operation_id: str) -> _Record | None:
+        record = self._records.get(uid)
+        return record if record and record.operation_id == operation_id else None
+
+    def _ensure(self, boot: Boot) -> _Record:
+        record = self._of(boot.machine_uid, boot.operation_id)
+        if record is None:
+            record = self._records[boot.machine_uid] = _Record(boot.operation_id)
+        return record

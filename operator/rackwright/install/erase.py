@@ -1,0 +1,108 @@
+"""Erasing a machine's disks, and the evidence for it.
+
+A release is believed only with evidence for every disk: what the ramdisk's plug-in did to it and whether reading
+it back showed that it worked. The agent's answer is input from a machine that may be broken, so that whatever is
+not well-formed evidence is a fault rather than a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from rackwright.api.inventory import DiskInventory
+from rackwright.api.machine import EraseMode, Erasure
+from rackwright.install.sentences import presentable
+from rackwright.install.steps import JSON, clean_step
+from rackwright.lifecycle.world import Blame, Fault
+
+STEP = "erase_disks"
+"""The plug-in's step."""
+
+NOT_ERASED = frozenset({"None", "Failed"})
+"""Methods that leave a disk as it was."""
+
+_MOST_DISKS = 1024
+
+
+def parameters(
+    mode: EraseMode,
+    *,
+    node: Mapping[str, JSON],
+    mac_addresses: Iterable[str],
+    clean_version: Mapping[str, JSON] | None,
+) -> dict[str, JSON]:
+    """Parameters of `clean.execute_clean_step` that erase every disk; see `steps.clean_step`.
+
+    Raises:
+        ValueError: for the mode None, which asks the agent for nothing.
+    """
+    if mode is EraseMode.NONE:
+        raise ValueError("nothing is erased with the mode None")
+    return clean_step(STEP, {"mode": mode.value}, node=node, mac_addresses=mac_addresses, clean_version=clean_version)
+
+
+def evidence(command_result: object, at: datetime) -> tuple[Erasure, ...] | Fault:
+    """What the step reports, one entry a disk.
+
+    Args:
+        command_result: of the agent's command: `{"clean_result": [{"device", "serial", "wwn", "sizeBytes",
+            "method", "verified", "samples", "message"}, ...]}`. An empty list means that the ramdisk saw no disk:
+            compare with the inventory (`unseen`) before believing it.
+        at: when the command ended.
+    """
+    entries = command_result.get("clean_result") if isinstance(command_result, Mapping) else None
+    if not isinstance(entries, list) or len(entries) > _MOST_DISKS:
+        return _unreadable("its result is no list of disks")
+    found = []
+    for number, entry in enumerate(entries, start=1):
+        match entry:
+            case {"device": str(device), "method": str(method), "verified": bool(verified)} if device and method:
+                found.append(
+                    Erasure(
+                        device=presentable(device, 255),
+                        serial=_text(entry, "serial") or _text(entry, "wwn"),
+                        method=presentable(method, 100),
+                        verified=verified and method not in NOT_ERASED,
+                        message=_text(entry, "message") or _read_back(entry),
+                        at=at,
+                    )
+                )
+            case _:
+                return _unreadable(f"disk {number} of {len(entries)} lacks its device, method or verification")
+    return tuple(found)
+
+
+def unseen(found: Sequence[Erasure], disks: Iterable[DiskInventory]) -> tuple[DiskInventory, ...]:
+    """Disks of the inventory that the evidence doesn't speak of, by serial number or WWN, else by name.
+
+    One that was taken out takes its data with it, one whose cable is loose comes back with it: somebody must look.
+    """
+    serials = {erasure.serial for erasure in found if erasure.serial}
+    devices = {erasure.device for erasure in found}
+    return tuple(
+        disk
+        for disk in disks
+        if (not serials & {disk.serial, disk.wwn} if disk.serial or disk.wwn else disk.name not in devices)
+    )
+
+
+def _text(entry: Mapping[str, object], name: str) -> str:
+    value = entry.get(name)
+    return presentable(value) if isinstance(value, str) else ""
+
+
+def _read_back(entry: Mapping[str, object]) -> str:
+    match entry.get("samples"):
+        case int(samples) if samples > 0:
+            return f"{samples} sampled sectors were read back."
+        case _:
+            return ""
+
+
+def _unreadable(why: str) -> Fault:
+    return Fault(
+        Blame.AGENT,
+        "EraseResultUnreadable",
+        f"The ramdisk's evidence of the erase can't be read, {why}; boot the ramdisk that was built for this operator",
+    )

@@ -1,0 +1,158 @@
+"""Where an installed system reports its first boot, and so becomes Deployed.
+
+cloud-init's phone_home module posts a form once per instance and tries again for minutes until it gets an answer
+below 400. That is the guarantee that nothing is lost: 200 is answered only after the report is recorded in the
+machine's status, everything else makes the system call again.
+
+The token is part of the URL, so that no message here holds one, and the web server's access log may not hold
+queries.
+
+Source: cloud-init's `config/cc_phone_home.py` and `url_helper.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from dataclasses import dataclass
+from http import HTTPStatus
+from ipaddress import IPv6Address, ip_address
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from rackwright.install.host_keys import MAX_KEY_LENGTH, MAX_KEYS, host_key
+
+PATH = "/v1/phone-home/{uid}"
+"""`?token=` follows: `Tokens.for_first_boot`."""
+
+RECORD_SECONDS = 30.0
+"""How long a report may take to be recorded before the system is asked to call again."""
+
+MAX_BODY = MAX_KEYS * MAX_KEY_LENGTH
+"""Bytes of the form."""
+
+_KEY_FIELDS = ("pub_key_ed25519", "pub_key_ecdsa", "pub_key_rsa")
+_NAME_FIELDS = ("fqdn", "hostname")
+_ABSENT = frozenset({"", "N/A"})
+"""What cloud-init posts for what it doesn't have."""
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneHome:
+    """What an installed system said of itself."""
+
+    operation_id: str
+    """The operation that installed it."""
+    hostname: str
+    """Its fully qualified name, else its name; empty where it has none."""
+    address: str
+    """The address it called from."""
+    ssh_host_keys: tuple[str, ...]
+    """`TYPE BASE64`, without comments; empty where the image has no SSH server."""
+
+
+class FirstBoots(Protocol):
+    """What the route needs to know of the machines, and whom it tells."""
+
+    def expected(self, uid: str) -> str | None:
+        """The id of the operation that installed this machine last, whether its system has reported or not.
+
+        None for a machine that doesn't exist or has nothing installed. It keeps its answer after the report: a
+        system whose 200 got lost calls again.
+        """
+
+    def admits(self, uid: str, operation_id: str, token: str) -> bool:
+        """Whether this is the token of this operation's first boot; compares in constant time."""
+
+    async def received(self, uid: str, report: PhoneHome) -> bool:
+        """Record a report; True once it is in the machine's status, at once if it already was.
+
+        Given up after `RECORD_SECONDS`, and then called again with the next try.
+        """
+
+
+def route(first_boots: FirstBoots, *, limit: float = RECORD_SECONDS) -> web.RouteDef:
+    """The route for an aiohttp application.
+
+    It answers 200 for a report that is recorded, 400 for a form that makes no sense, 403 for a wrong or old token,
+    404 for a machine that nothing is expected from, 503 for a report that isn't recorded within `limit` seconds.
+    """
+
+    async def phone_home(request: web.Request) -> web.Response:
+        uid = request.match_info["uid"]
+        operation_id = first_boots.expected(uid)
+        if operation_id is None:
+            return _answer(HTTPStatus.NOT_FOUND, "no system is expected to report for this machine")
+        if not first_boots.admits(uid, operation_id, request.query.get("token", "")):
+            _log.warning("A system at %s phoned home for machine %s with a wrong or old token.", request.remote, uid)
+            return _answer(HTTPStatus.FORBIDDEN, "the token is not this installation's")
+        form = await _form(request)
+        report = None if form is None else _report(form, operation_id, _address(request.remote))
+        if report is None:
+            _log.warning("The system at %s phoned home for machine %s with an unreadable form.", request.remote, uid)
+            return _answer(HTTPStatus.BAD_REQUEST, "the form is not what cloud-init's phone_home posts")
+        if await _recorded(first_boots, uid, report, limit):
+            return _answer(HTTPStatus.OK, "recorded")
+        return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "not recorded yet, call again")
+
+    return web.post(PATH, phone_home)
+
+
+def _answer(status: HTTPStatus, text: str) -> web.Response:
+    return web.Response(status=status, text=f"{text}\n")
+
+
+async def _recorded(first_boots: FirstBoots, uid: str, report: PhoneHome, limit: float) -> bool:
+    try:
+        async with asyncio.timeout(limit):
+            return await first_boots.received(uid, report)
+    except TimeoutError:
+        _log.warning("What the system of machine %s reported was not recorded within %g s.", uid, limit)
+    except Exception:  # noqa: BLE001 (whatever went wrong, the system must be asked to call again)
+        _log.exception("What the system of machine %s reported could not be recorded.", uid)
+    return False
+
+
+async def _form(request: web.Request) -> dict[str, str] | None:
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return None
+    try:
+        return dict(
+            parse_qsl(
+                body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=32
+            )
+        )
+    except ValueError:
+        return None
+
+
+def _report(form: dict[str, str], operation_id: str, address: str) -> PhoneHome | None:
+    if not form.keys() & {*_KEY_FIELDS, *_NAME_FIELDS}:
+        return None
+    hostname = next((form[name] for name in _NAME_FIELDS if form.get(name, "") not in _ABSENT), "")
+    if hostname and not _HOSTNAME.fullmatch(hostname):
+        return None
+    keys = [host_key(form[name]) for name in _KEY_FIELDS if form.get(name, "") not in _ABSENT]
+    found = tuple(key for key in keys if key is not None)
+    return PhoneHome(operation_id, hostname, address, found) if len(found) == len(keys) else None
+
+
+def _address(remote: str | None) -> str:
+    """The peer, an IPv4 address as such even where the server listens on IPv6."""
+    if remote is None:
+        return ""
+    try:
+        address = ip_address(remote.partition("%")[0])
+    except ValueError:
+        return ""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)

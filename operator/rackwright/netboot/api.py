@@ -1,0 +1,56 @@
+"""Answers a machine's iPXE: which script it boots by."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import assert_never
+
+from aiohttp import web
+
+from rackwright.agent.sessions import Boots, canonical_mac
+from rackwright.netboot.decision import AskAgain, Decision, LocalDisk, Ramdisk, decide
+from rackwright.netboot.script import RamdiskSettings, script
+
+_log = logging.getLogger(__name__)
+
+
+class BootScripts:
+    """`GET /boot/ipxe?mac=52-54-00-00-00-07`."""
+
+    def __init__(self, *, boots: Boots, settings: RamdiskSettings, unready: Callable[[], str | None]) -> None:
+        """Decide by `boots`, which are believed once `unready` answers None."""
+        self._boots = boots
+        self._settings = settings
+        self._unready = unready
+
+    def routes(self) -> list[web.RouteDef]:
+        """What the application serves for iPXE."""
+        return [web.get("/boot/ipxe", self.ipxe)]
+
+    async def ipxe(self, request: web.Request) -> web.Response:
+        """The script by which the machine with this MAC address boots now; 400 where `mac` is none."""
+        mac = canonical_mac(request.query.get("mac", ""))
+        if mac is None:
+            raise web.HTTPBadRequest(text="mac must be a MAC address like 52-54-00-00-00-07.\n")
+        asked = request.query.get("asked", "0")
+        decision = decide(
+            mac,
+            self._boots,
+            ready=self._unready() is None,
+            asked=int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= 4 else 0,  # noqa: PLR2004
+        )
+        _log.info("Boot script for %s at %s: %s", mac, request.remote, _summary(decision))
+        return web.Response(text=script(decision, self._settings), headers={"Cache-Control": "no-store"})
+
+
+def _summary(decision: Decision) -> str:
+    match decision:
+        case Ramdisk(boot):
+            return f"ramdisk for {boot.namespace}/{boot.name}, {boot.operation}, attempt {boot.attempt}"
+        case LocalDisk(reason):
+            return f"local disk, {reason}"
+        case AskAgain(_, asked):
+            return f"asks again, {asked}"
+        case _ as never:
+            assert_never(never)

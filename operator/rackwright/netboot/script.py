@@ -1,0 +1,121 @@
+"""The iPXE script for a decision.
+
+iPXE splits a line at white space, expands `${...}`, and takes `||`, `&&`, `;` and `#` for syntax. So whatever goes
+into a script is checked against what it can be: settings when they are made, a machine's name when it is printed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import assert_never
+
+from rackwright.agent.sessions import canonical_mac
+from rackwright.netboot.decision import AskAgain, Decision, LocalDisk, Ramdisk
+
+RETRY_SECONDS = 10
+ASK_SECONDS = 5
+
+_URL = re.compile(r"https?://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_ARGUMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:/=@+-]*")
+_UNPRINTABLE = re.compile(r"[^A-Za-z0-9 .,:/_-]")
+
+
+@dataclass(frozen=True, slots=True)
+class RamdiskSettings:
+    """How machines load the ramdisk, and what its kernel is told; ValueError where iPXE could misread a value."""
+
+    base_url: str
+    """Where machines reach the operator, without a path: `http://10.0.0.1:8080`."""
+    kernel: str = "vmlinuz"
+    initrd: str = "initrd"
+    """Names of files under `/boot/files/`."""
+    consoles: tuple[str, ...] = ("tty0", "ttyS0,115200")
+    """The kernel's consoles; the last is the one that the ramdisk's own programs write to."""
+    insecure: bool = False
+    """Let the agent accept any TLS certificate, the operator's and those of image servers.
+
+    Over plain HTTP there is none to verify, so IPA doesn't need this there. It is for an operator or image server
+    whose certificate authority the ramdisk doesn't hold.
+    """
+    arguments: tuple[str, ...] = ()
+    """More of the kernel's arguments: `nomodeset`."""
+
+    def __post_init__(self) -> None:
+        for kind, pattern, values in (
+            ("the base URL must be http://HOST or http://HOST:PORT, without a path", _URL, (self.base_url,)),
+            ("a file's name must be letters, digits, dots, hyphens, underscores", _FILE, (self.kernel, self.initrd)),
+            ("a console must be like ttyS0,115200", _ARGUMENT, self.consoles),
+            ("a kernel argument may hold letters, digits and _.,:/=@+- only", _ARGUMENT, self.arguments),
+        ):
+            for value in values:
+                if not pattern.fullmatch(value):
+                    raise ValueError(f"{value!r}: {kind}")
+
+
+def script(decision: Decision, settings: RamdiskSettings) -> str:
+    """The script for a decision, ready to be served; ValueError for a MAC address that is none."""
+    return "\n".join(["#!ipxe", *_lines(decision, settings), ""])
+
+
+def kernel_arguments(decision: Ramdisk, settings: RamdiskSettings) -> list[str]:
+    """What the ramdisk's kernel, and IPA in it, are told."""
+    arguments = [f"initrd={settings.initrd}", *(f"console={console}" for console in settings.consoles)]
+    arguments += [f"BOOTIF=01-{_hyphens(decision.mac)}", f"ipa-api-url={settings.base_url}"]
+    if decision.boot.wants_inventory:
+        # Not for any other boot: to IPA each of these alone means that an inspection is wanted.
+        arguments += [
+            f"ipa-inspection-callback-url={settings.base_url}/v1/continue_inspection",
+            "ipa-inspection-collectors=default,logs",
+        ]
+    if settings.insecure:
+        arguments.append("ipa-insecure=1")
+    return [*arguments, *settings.arguments]
+
+
+def _lines(decision: Decision, settings: RamdiskSettings) -> list[str]:
+    match decision:
+        case Ramdisk():
+            return _ramdisk(decision, settings)
+        case LocalDisk(reason):
+            # With status 1: UEFI firmware takes 0 for a boot that succeeded, and may show its menu instead of going on.
+            return [f"echo Rackwright: booting the local disk, {reason}", "exit 1"]
+        case AskAgain(mac, asked):
+            return [
+                ":again",
+                "echo Rackwright: the operator is starting, please wait",
+                f"sleep {ASK_SECONDS}",
+                f"chain --replace {_script_url(settings, mac)}&asked={asked} || goto again",
+            ]
+        case _ as never:
+            assert_never(never)
+
+
+def _ramdisk(decision: Ramdisk, settings: RamdiskSettings) -> list[str]:
+    boot, files = decision.boot, f"{settings.base_url}/boot/files"
+    title = _UNPRINTABLE.sub("?", f"{boot.namespace}/{boot.name}, {boot.operation}, attempt {boot.attempt}")
+    arguments = " ".join(kernel_arguments(decision, settings))
+    return [
+        f"echo Rackwright: machine {title}",
+        f"kernel --name {settings.kernel} {files}/{settings.kernel} {arguments} || goto again",
+        f"initrd --name {settings.initrd} {files}/{settings.initrd} || goto again",
+        "boot || goto again",
+        ":again",
+        f"echo Rackwright: the ramdisk could not be loaded, asking again in {RETRY_SECONDS} s",
+        "imgfree",
+        f"sleep {RETRY_SECONDS}",
+        # Asks instead of repeating: by then the operation may be over.
+        f"chain --replace {_script_url(settings, decision.mac)} || goto again",
+    ]
+
+
+def _script_url(settings: RamdiskSettings, mac: str) -> str:
+    return f"{settings.base_url}/boot/ipxe?mac={_hyphens(mac)}"
+
+
+def _hyphens(mac: str) -> str:
+    canonical = canonical_mac(mac)
+    if canonical is None:
+        raise ValueError(f"{mac!r} is no MAC address")
+    return canonical.replace(":", "-")

@@ -1,0 +1,65 @@
+"""Sessions belong to one operation, and MAC addresses have one spelling."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from ipaddress import ip_address
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.agent.world import UID, boot
+
+from rackwright.agent.sessions import Session, Sessions, canonical_mac
+
+PEER = ip_address("10.0.0.7")
+SESSION = Session("op-1", "https://10.0.0.7:9999", "PEM", datetime(2026, 1, 1, tzinfo=UTC), "13.0.0")
+
+
+def test_an_agent_that_was_heard_is_current_for_its_operation_only() -> None:
+    sessions = Sessions()
+    sessions.heard(boot(), SESSION, PEER)
+    assert sessions.current(UID, "op-1") == SESSION
+    assert sessions.current(UID, "op-2") is None
+    assert sessions.address(UID, "op-2") is None
+
+
+def test_a_report_is_known_before_the_first_heartbeat_and_in_the_session_after_it() -> None:
+    sessions = Sessions()
+    sessions.reported(boot(), {"inventory": {}})
+    assert sessions.current(UID, "op-1") is None
+    assert sessions.inspection(UID, "op-1") == {"inventory": {}}
+    sessions.heard(boot(), SESSION, PEER)
+    session = sessions.current(UID, "op-1")
+    assert session is not None
+    assert session.inspection == {"inventory": {}}
+
+
+def test_a_new_operation_starts_from_nothing() -> None:
+    sessions = Sessions()
+    sessions.reported(boot(), {"inventory": {}})
+    sessions.heard(boot(), SESSION, PEER)
+    sessions.bind(boot(operation_id="op-2"), PEER)
+    assert sessions.current(UID, "op-1") is None
+    assert sessions.current(UID, "op-2") is None
+    assert sessions.inspection(UID, "op-2") is None
+
+
+def test_a_forgotten_machine_is_gone_and_may_be_forgotten_twice() -> None:
+    sessions = Sessions()
+    sessions.heard(boot(), SESSION, PEER)
+    sessions.forget(UID)
+    sessions.forget(UID)
+    assert sessions.current(UID, "op-1") is None
+
+
+@given(st.binary(min_size=6, max_size=6), st.sampled_from(":-"), st.booleans())
+def test_every_spelling_of_a_mac_address_becomes_one(address: bytes, separator: str, upper: bool) -> None:
+    text = address.hex(separator)
+    assert canonical_mac(text.upper() if upper else text) == address.hex(":")
+
+
+@given(st.text(alphabet="0123456789abcdefABCDEF:-\n ", max_size=20))
+def test_what_is_no_mac_address_has_no_spelling(text: str) -> None:
+    canonical = canonical_mac(text)
+    assert canonical is None or canonical == text.lower().replace("-", ":")
+    assert canonical is None or len(text) == 17
