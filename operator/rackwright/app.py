@@ -1,0 +1,280 @@
+"""The operator as a process: leads by a Lease, then watches, works and serves until it is told to stop.
+
+A standby serves too, so that its probes answer, but it is not ready: machines that ask it what to boot are told to
+ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets as random_secrets
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rackwright import handlers, server
+from rackwright.agent.api import AgentAPI
+from rackwright.agent.sessions import Sessions
+from rackwright.agent.tokens import KEY_BYTES, Tokens
+from rackwright.api.image import OperatingSystemImageSpec
+from rackwright.bmcs import BMCs
+from rackwright.cache import Cache, Key
+from rackwright.events import Events
+from rackwright.execute import MACHINES, Executor, Means
+from rackwright.install import phone_home
+from rackwright.kube import Cluster, ClusterError, Conflict, connected
+from rackwright.lease import Leadership
+from rackwright.lifecycle.world import Policy
+from rackwright.netboot.api import BootScripts
+from rackwright.netboot.files import Files
+from rackwright.netboot.script import RamdiskSettings
+from rackwright.observe import Observer
+from rackwright.power.connect import Connections
+from rackwright.queue import WorkQueue
+from rackwright.reconcile import FirstBoots, Reconciler
+from rackwright.secrets import Secrets
+
+IMAGES = "operatingsystemimages"
+LEASE = "rackwright"
+TOKENS_SECRET = "rackwright-tokens"  # noqa: S105 (a name)
+TOKENS_KEY = "key"
+RESYNC_SECONDS = 300.0
+HANDOVER_SECONDS = 5.0
+"""How long a BMC may take to finish its last exchange before another operator may talk to it."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How this operator was started."""
+
+    base_url: str
+    http_host: str
+    http_port: int
+    namespace: str
+    ramdisk: RamdiskSettings
+    folders: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """URL path → folders whose files the HTTP server offers there."""
+    workers: int = 64
+    bmc_concurrency: int = 32
+    grace: float = 60.0
+    policy: Policy = field(default_factory=Policy)
+
+
+class Operator:
+    """Everything that one process runs, wired together."""
+
+    def __init__(self, cluster: Cluster, tokens: Tokens, settings: Settings, leadership: Leadership) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._leadership = leadership
+        self._synced = False
+        self._listed = asyncio.Event()
+        self._cache = Cache()
+        self._queue: WorkQueue[Key] = WorkQueue()
+        self._sessions = Sessions()
+        self._secrets = Secrets(cluster, self._secret_changed)
+        self._connections = Connections(concurrency=settings.bmc_concurrency)
+        self._bmcs = BMCs(self._connections, self._secrets)
+        self._observer = Observer(
+            cluster=cluster,
+            cache=self._cache,
+            bmcs=self._bmcs,
+            secrets=self._secrets,
+            sessions=self._sessions,
+            tokens=tokens,
+            policy=settings.policy,
+        )
+        executor = Executor(
+            cluster=cluster,
+            bmcs=self._bmcs,
+            sessions=self._sessions,
+            tokens=tokens,
+            observer=self._observer,
+            means=Means(settings.base_url, settings.grace),
+        )
+        self._reconciler = Reconciler(
+            cluster=cluster,
+            cache=self._cache,
+            queue=self._queue,
+            observer=self._observer,
+            executor=executor,
+            events=Events(cluster, socket.gethostname()),
+            may_act=leadership.holds,
+        )
+        self._first_boots = FirstBoots(self._cache, tokens, self._observer, self._reconciler)
+        self._agents = AgentAPI(
+            boots=self._cache,
+            sessions=self._sessions,
+            tokens=tokens,
+            wake=self._reconciler.wake,
+            persisted=self._reconciler.inspection_kept,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve, stand by, lead; return when told to stop or when leadership was lost."""
+        async with server.listening(self._web(), self._settings.http_host, self._settings.http_port):
+            try:
+                await _first(stop.wait(), self._leadership.acquire())
+                if not stop.is_set():
+                    await self._lead(stop)
+            finally:
+                await self._secrets.close()
+                await self._connections.close(within=HANDOVER_SECONDS)  # first: a BMC may still be at our last wish
+                await self._leadership.release()
+
+    async def _lead(self, stop: asyncio.Event) -> None:
+        watching = asyncio.Event()
+        tasks = [
+            asyncio.create_task(task)
+            for task in (
+                stop.wait(),
+                self._leadership.keep(),
+                self._watch(stop, watching),
+                self._resync(),
+                self._queue.run_timers(),
+            )
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                ended = (t.exception() for t in tasks if t.done() and not t.cancelled())
+                failed = next((error for error in ended if error is not None), None)
+                _log.error("stopping: %s", failed or "leadership was lost, or the watches ended")
+                _log.debug("stopping", exc_info=failed)
+        finally:
+            watching.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, stop: asyncio.Event, watching: asyncio.Event) -> None:
+        """Watch, from the first listing on: kopf looks once for the kinds that it is to watch."""
+        await self._listed.wait()
+        await handlers.watch(
+            machine=self._machine, image=self._image, stop=watching, started=partial(_catch_signals, stop)
+        )
+
+    async def _resync(self) -> None:
+        """List everything at the start and every few minutes: a watch may have stopped without a word."""
+        async with asyncio.TaskGroup() as workers:
+            while True:
+                try:
+                    await self._list()
+                except ClusterError as error:
+                    _log.warning("%s; listing again in a moment", error)
+                    await asyncio.sleep(2)
+                    continue
+                if not self._synced:
+                    self._synced = True
+                    self._observer.listening_since = datetime.now(UTC)  # until now agents were told to call again
+                    self._listed.set()
+                    _log.info("ready: %d machines", sum(1 for _ in self._cache))
+                    for _ in range(self._settings.workers):
+                        workers.create_task(self._reconciler.work())
+                await asyncio.sleep(RESYNC_SECONDS)
+
+    async def _list(self) -> None:
+        known = {machine.uid for key in self._cache if (machine := self._cache.get(key)) is not None}
+        images = self._cache.image_names()
+        for item in await self._cluster.list_all(IMAGES):
+            self._image(item, deleted=False)
+            images.discard(item["metadata"]["name"])
+        for name in images:  # known before, and not listed now
+            self._image({"metadata": {"name": name}}, deleted=True)
+        listed = await self._cluster.list_all(MACHINES)
+        for item in listed:
+            self._machine(item, deleted=False)
+        there = {item["metadata"]["uid"] for item in listed}
+        for key in self._cache:
+            machine = self._cache.get(key)
+            if machine is not None and machine.uid in known - there:
+                self._reconciler.gone(machine)  # one that came while the others were listed isn't gone
+            self._queue.wake(key)
+
+    def _secret_changed(self, uid: str) -> None:
+        self._reconciler.hurry(uid)
+
+    def _machine(self, item: Mapping[str, Any], deleted: bool) -> None:
+        self._reconciler.seen(item, deleted=deleted)
+
+    def _image(self, item: Mapping[str, Any], deleted: bool) -> None:
+        name = item["metadata"]["name"]
+        try:
+            image = None if deleted else OperatingSystemImageSpec.model_validate(item.get("spec") or {})
+        except ValueError:
+            _log.error("the OperatingSystemImage %s can't be read and is left out", name)
+            image = None
+        for key in self._cache.put_image(name, image):
+            self._queue.wake(key)
+
+    def _unready(self) -> str | None:
+        if not self._leadership.holds():
+            return "standing by: another operator leads"
+        return None if self._synced else "starting: machines are being listed"
+
+    def _web(self) -> Any:
+        return server.build(
+            agent=self._agents,
+            scripts=BootScripts(boots=self._cache, settings=self._settings.ramdisk, unready=self._unready),
+            files=Files(self._settings.folders),
+            unready=self._unready,
+            extra=[phone_home.route(self._first_boots)],
+        )
+
+
+async def run(settings: Settings) -> int:
+    """The whole life of the process; its exit code."""
+    stop = asyncio.Event()
+    _catch_signals(stop)
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(connected())
+        tokens = Tokens(await _token_key(cluster, settings.namespace, stop))
+        identity = f"{socket.gethostname()}-{os.getpid()}-{random_secrets.token_hex(4)}"
+        leadership = Leadership(cluster, settings.namespace, LEASE, identity)
+        await Operator(cluster, tokens, settings, leadership).run(stop)
+    return 0 if stop.is_set() else 1
+
+
+def _catch_signals(stop: asyncio.Event) -> None:
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+
+
+async def _token_key(cluster: Cluster, namespace: str, stop: asyncio.Event) -> bytes:
+    """The key that tokens are derived from, made by the first operator that ever runs here."""
+    while True:
+        try:
+            secret = await cluster.secret(namespace, TOKENS_SECRET)
+            if secret is None:
+                made = {TOKENS_KEY: random_secrets.token_bytes(KEY_BYTES)}
+                await cluster.create_secret(namespace, TOKENS_SECRET, made)
+                continue
+            return secret.data[TOKENS_KEY]
+        except Conflict:
+            continue
+        except ClusterError as error:
+            _log.warning("%s; again in 2 s", error)
+            await _first(stop.wait(), asyncio.sleep(2))
+            if stop.is_set():
+                raise SystemExit(0) from None
+
+
+async def _first(*awaitables: Any) -> None:
+    """Return when one of them is done; the others are cancelled."""
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,122 @@
+"""Machines' BMCs: from `spec.bmc` and its Secrets to a driver, and from a driver's errors to faults for a person."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from rackwright.api.machine import BMC, Power
+from rackwright.cache import Machine
+from rackwright.lifecycle.world import Blame, Fault
+from rackwright.power.connect import Connections
+from rackwright.power.port import Credentials, Endpoint, FaultClass, PowerDriver, PowerError
+from rackwright.secrets import Name, Obstructed, Secrets
+
+_REASONS = {
+    FaultClass.CREDENTIALS: "BMCCredentialsRejected",
+    FaultClass.UNREACHABLE: "BMCUnreachable",
+    FaultClass.TLS: "BMCCertificateUntrusted",
+    FaultClass.UNSUPPORTED: "BMCUnsupported",
+    FaultClass.BUSY: "BMCBusy",
+    FaultClass.PROTOCOL: "BMCProtocolError",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a BMC answered when it was asked for the power state."""
+
+    power: Power
+    fault: Fault | None
+    at: float
+    """By the monotonic clock, seconds."""
+    bmc: BMC | None
+    """Whom was asked: what another BMC said tells nothing."""
+
+
+class BMCs:
+    """The BMCs of all machines, by machine uid."""
+
+    def __init__(self, connections: Connections, secrets: Secrets) -> None:
+        self._connections = connections
+        self._secrets = secrets
+        self._readings: dict[str, Reading] = {}
+
+    async def driver(self, machine: Machine) -> PowerDriver:
+        """The driver for a machine's BMC; Obstructed where spec doesn't lead to one."""
+        bmc = machine.spec.bmc
+        if bmc is None:
+            raise Obstructed(Fault(Blame.CONFIGURATION, "BMCMissing", "spec.bmc is not set."))
+        credentials = ca = None
+        if bmc.credentials_secret_ref is not None:
+            name = bmc.credentials_secret_ref.name
+            username = await self._value(machine, name, "username")
+            credentials = Credentials(username, await self._value(machine, name, "password"))
+        if bmc.ca_secret_ref is not None:
+            ca = await self._value(machine, bmc.ca_secret_ref.name, "ca.crt")
+        endpoint = Endpoint(bmc.address, credentials, ca, bmc.insecure_skip_tls_verify)
+        try:
+            return self._connections.driver(endpoint)
+        except PowerError as error:
+            raise Obstructed(self.explained(machine, error)) from None
+
+    async def power(self, machine: Machine, *, fresh: timedelta) -> Reading:
+        """The power state, asked for unless it was within `fresh`."""
+        kept = self._readings.get(machine.uid)
+        if kept is not None and kept.bmc == machine.spec.bmc and time.monotonic() - kept.at < fresh.total_seconds():
+            return kept
+        try:
+            driver = await self.driver(machine)
+            reading = Reading(Power((await driver.power_state()).value), None, time.monotonic(), machine.spec.bmc)
+        except PowerError as error:
+            reading = Reading(Power.UNKNOWN, self.explained(machine, error), time.monotonic(), machine.spec.bmc)
+        except Obstructed as error:
+            reading = Reading(Power.UNKNOWN, error.fault, time.monotonic(), machine.spec.bmc)
+        self._readings[machine.uid] = reading
+        return reading
+
+    def known(self, machine: Machine) -> Reading | None:
+        """The last reading, however old."""
+        kept = self._readings.get(machine.uid)
+        return kept if kept is not None and kept.bmc == machine.spec.bmc else None
+
+    def stale(self, uid: str) -> None:
+        """Something was done to the machine: what was read before says nothing now."""
+        self._readings.pop(uid, None)
+
+    def forget(self, machine: Machine) -> None:
+        """The machine is gone."""
+        self.stale(machine.uid)
+        if machine.spec.bmc is not None:
+            self._connections.forget(machine.spec.bmc.address)
+
+    def explained(self, machine: Machine, error: PowerError) -> Fault:
+        """A driver's error as a fault; rejected credentials are tried again as soon as their Secret changes."""
+        bmc = machine.spec.bmc
+        message = error.message if error.message.endswith((".", "?")) else f"{error.message}."
+        ref = {
+            FaultClass.CREDENTIALS: bmc.credentials_secret_ref if bmc else None,
+            FaultClass.TLS: bmc.ca_secret_ref if bmc else None,
+        }.get(error.fault)
+        if ref is not None:
+            self._secrets.awaiting(Name(machine.key.namespace, ref.name), machine.uid)
+            message += f" Correct the Secret {ref.name}: it is tried again at once."
+        delay = timedelta(seconds=error.retry_after) if error.retry_after else None
+        return Fault(Blame.BMC, _REASONS[error.fault], message, delay)
+
+    async def _value(self, machine: Machine, secret: str, key: str) -> str:
+        name = Name(machine.key.namespace, secret)
+        found = await self._secrets.read(name)
+        value = found.data.get(key) if found is not None else None
+        if value is not None:
+            try:
+                return value.decode().strip("\r\n")
+            except UnicodeDecodeError:
+                problem, reason = f"The key {key} of the Secret {secret} is not text.", "SecretInvalid"
+        elif found is None:
+            problem, reason = f"The Secret {secret}, which spec.bmc names, does not exist.", "SecretMissing"
+        else:
+            problem, reason = f"The Secret {secret} has no key {key}.", "SecretInvalid"
+        self._secrets.awaiting(name, machine.uid)
+        raise Obstructed(Fault(Blame.CONFIGURATION, reason, f"{problem} It is used as soon as it is there."))

@@ -1,0 +1,256 @@
+"""What the watches have told: every machine and image, in memory, found by name, uid, MAC address or BMC.
+
+The newest resourceVersion wins, whoever brought it: a watch, a listing, or the answer to our own patch. So a pass
+that begins right after a patch already sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from rackwright.agent.sessions import Boot
+from rackwright.api import FINALIZER, FORCE_DELETE_ANNOTATION, INSTALLED_ANNOTATION
+from rackwright.api.image import OperatingSystemImageSpec
+from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
+from rackwright.install.image import root_device
+from rackwright.lifecycle.steps import Stage
+from rackwright.power.address import bmc_key
+from rackwright.power.port import PowerError
+
+_IN_RAMDISK = frozenset({Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE, Stage.ERASE_DISKS, Stage.OPEN_RESCUE})
+
+
+class Key(NamedTuple):
+    """Names a machine."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One BareMetalMachine, as last read."""
+
+    key: Key
+    uid: str
+    version: int
+    generation: int
+    created: str
+    spec: BareMetalMachineSpec
+    status: BareMetalMachineStatus
+    raw_status: Mapping[str, Any] = field(repr=False)
+    """Status as it is stored, to compare a new one with."""
+    deleting: bool = False
+    force_delete: bool = False
+    finalizers: tuple[str, ...] = ()
+    evidence: Installed | None = None
+    claims: frozenset[str] = frozenset()
+    """What only one machine may have: its boot MAC address and its BMC."""
+
+    @classmethod
+    def read(cls, item: Mapping[str, Any]) -> Machine:
+        """From the API server's JSON; ValueError, with the field, for one that the schema should have refused."""
+        metadata = item["metadata"]
+        annotations = metadata.get("annotations") or {}
+        try:
+            spec = BareMetalMachineSpec.model_validate(item.get("spec") or {})
+            return cls(
+                key=Key(metadata["namespace"], metadata["name"]),
+                uid=metadata["uid"],
+                version=int(metadata["resourceVersion"]),
+                generation=metadata.get("generation", 0),
+                created=metadata.get("creationTimestamp", ""),
+                spec=spec,
+                status=BareMetalMachineStatus.model_validate(item.get("status") or {}),
+                raw_status=item.get("status") or {},
+                deleting="deletionTimestamp" in metadata,
+                force_delete=annotations.get(FORCE_DELETE_ANNOTATION) == "true",
+                finalizers=tuple(metadata.get("finalizers") or ()),
+                evidence=_evidence(annotations.get(INSTALLED_ANNOTATION)),
+                claims=_claims(spec),
+            )
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise ValueError(f"{metadata['namespace']}/{metadata['name']}: {where} can't be read") from None
+
+    @property
+    def held(self) -> bool:
+        """Whether our finalizer is on it."""
+        return FINALIZER in self.finalizers
+
+    @property
+    def precedence(self) -> tuple[bool, str, str]:
+        """Sorts first whom a MAC address or BMC belongs to that two claim: who holds data, then the older.
+
+        So a mistake in another record, however old, never reaches a machine that somebody uses.
+        """
+        return self.status.installed is None and self.evidence is None, self.created, self.uid
+
+    def boot(self) -> Boot | None:
+        """The boot that the machine's present operation asked for, if it has one."""
+        operation = self.status.operation
+        if operation is None or self.spec.boot_mac_address is None:
+            return None
+        return Boot(
+            machine_uid=self.uid,
+            namespace=self.key.namespace,
+            name=self.key.name,
+            operation_id=operation.id,
+            operation=operation.name,
+            attempt=operation.attempt,
+            macs=(self.spec.boot_mac_address,),
+            root_device=root_device(self.spec.storage.root_device_hints),
+            wants_inventory=operation.name is OperationName.COMMISSION,
+            agent_known=operation.step != Stage.BOOT_RAMDISK,
+        )
+
+    @property
+    def in_ramdisk(self) -> bool:
+        """Whether the present attempt wants the machine to boot the ramdisk, or to be in it."""
+        operation, phase = self.status.operation, self.status.phase
+        return operation is not None and phase is not Phase.DEPLOYED and operation.step in _IN_RAMDISK
+
+
+class Cache:
+    """Machines and images. Belongs to one event loop; answers at once."""
+
+    def __init__(self) -> None:
+        self._machines: dict[Key, Machine] = {}
+        self._by_uid: dict[str, Key] = {}
+        self._claims: dict[str, set[Key]] = {}
+        self._images: dict[str, OperatingSystemImageSpec] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(tuple(self._machines))
+
+    def get(self, key: Key) -> Machine | None:
+        """A machine by name."""
+        return self._machines.get(key)
+
+    def with_uid(self, uid: str) -> Machine | None:
+        """A machine by uid."""
+        key = self._by_uid.get(uid)
+        return self._machines.get(key) if key else None
+
+    def image(self, name: str) -> OperatingSystemImageSpec | None:
+        """An image by name."""
+        return self._images.get(name)
+
+    def put(self, machine: Machine) -> set[Key]:
+        """Take a newer version in; returns who has to be looked at: it, and who shares a MAC address or BMC."""
+        before = self._machines.get(machine.key)
+        if before is not None and before.version >= machine.version:
+            return set()
+        if before is not None and before.uid != machine.uid:
+            self._by_uid.pop(before.uid, None)
+        affected = self._unclaim(before) | {machine.key}
+        self._machines[machine.key] = machine
+        self._by_uid[machine.uid] = machine.key
+        for claim in machine.claims:
+            holders = self._claims.setdefault(claim, set())
+            affected |= holders
+            holders.add(machine.key)
+        self._tell(machine.uid)
+        return affected
+
+    def remove(self, key: Key, uid: str) -> set[Key]:
+        """Forget a machine; returns who shared a MAC address or BMC with it."""
+        machine = self._machines.get(key)
+        if machine is None or machine.uid != uid:
+            return set()
+        del self._machines[key]
+        del self._by_uid[uid]
+        affected = self._unclaim(machine) - {key}
+        self._tell(uid)
+        self._changed.pop(uid, None)
+        return affected
+
+    def put_image(self, name: str, image: OperatingSystemImageSpec | None) -> set[Key]:
+        """Take an image in, or out; returns the machines that name it."""
+        if image is None:
+            self._images.pop(name, None)
+        elif self._images.get(name) != image:
+            self._images[name] = image
+        else:
+            return set()
+        return {k for k, m in self._machines.items() if m.spec.deployment and m.spec.deployment.image == name}
+
+    def image_names(self) -> set[str]:
+        """The images that are known."""
+        return set(self._images)
+
+    def twin_of(self, machine: Machine) -> Key | None:
+        """The other machine that its boot MAC address or BMC belongs to, if it isn't its own."""
+        others = {key for claim in machine.claims for key in self._claims.get(claim, ())} - {machine.key}
+        before = [m for m in (self._machines[key] for key in others) if m.precedence < machine.precedence]
+        return min(before, key=lambda m: m.precedence).key if before else None
+
+    async def changed(self, uid: str) -> None:
+        """Return when the machine's record has changed."""
+        await self._changed.setdefault(uid, asyncio.Event()).wait()
+
+    # --- what the HTTP server asks (`agent.sessions.Boots`) -------------------------------------------------------
+
+    def by_mac(self, macs: Collection[str]) -> Boot | None:
+        """The boot of the machine that owns one of these MAC addresses and is wanted in the ramdisk."""
+        machine = self._owner(macs)
+        return machine.boot() if machine is not None and machine.in_ramdisk else None
+
+    def by_uid(self, uid: str) -> Boot | None:
+        """The boot of this machine's present operation."""
+        machine = self.with_uid(uid)
+        return machine.boot() if machine is not None else None
+
+    def knows(self, mac: str) -> bool:
+        """Whether a machine with this MAC address was declared."""
+        return self._owner((mac,)) is not None
+
+    def _owner(self, macs: Collection[str]) -> Machine | None:
+        keys = {key for mac in macs for key in self._claims.get(mac, ())}
+        return min((self._machines[key] for key in keys), key=lambda m: m.precedence, default=None)
+
+    def _unclaim(self, machine: Machine | None) -> set[Key]:
+        if machine is None:
+            return set()
+        affected: set[Key] = set()
+        for claim in machine.claims:
+            holders = self._claims.get(claim, set())
+            affected |= holders
+            holders.discard(machine.key)
+            if not holders:
+                self._claims.pop(claim, None)
+        return affected
+
+    def _tell(self, uid: str) -> None:
+        event = self._changed.pop(uid, None)
+        if event is not None:
+            event.set()
+
+
+def _claims(spec: BareMetalMachineSpec) -> frozenset[str]:
+    claims = {spec.boot_mac_address} if spec.boot_mac_address else set()
+    if spec.bmc is not None:
+        with suppress(PowerError):  # an address that can't be used is reported when it is used
+            claims.add(bmc_key(spec.bmc.address))
+    return frozenset(claims)
+
+
+def _evidence(annotation: str | None) -> Installed | None:
+    """What the annotation remembers; something unreadable is evidence that something was installed."""
+    if annotation is None:
+        return None
+    try:
+        return Installed.model_validate(json.loads(annotation))
+    except (ValueError, OverflowError, RecursionError):
+        return Installed(hostname="unknown")

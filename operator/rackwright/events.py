@@ -1,0 +1,128 @@
+"""Events: what happened to a machine, for `kubectl describe`. One per phase change and failure, never one per poll.
+
+What recurs with the same words within an hour is counted in the Event that is there already.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from rackwright.api import GROUP, VERSION
+from rackwright.api.conditions import Condition, ConditionType
+from rackwright.api.machine import BareMetalMachineStatus
+from rackwright.cache import Machine
+from rackwright.kube import Cluster, ClusterError
+from rackwright.lifecycle.decide import Decision
+
+SAME_SECONDS = 3600.0
+_REMEMBERED = 10_000
+_NOTE = 1024
+"""The API server's limit for a note, in bytes."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Written:
+    name: str
+    first: float
+    count: int = 1
+
+
+class Events:
+    """Writes Events. A lost one is logged and never stops a machine."""
+
+    def __init__(self, cluster: Cluster, instance: str) -> None:
+        self._cluster = cluster
+        self._instance = instance
+        self._written: dict[tuple[str, str, str], _Written] = {}
+
+    async def tell(self, machine: Machine, decision: Decision) -> None:
+        """Write what this decision changed."""
+        for transition in decision.transitions:
+            before = transition.before.value if transition.before else "unknown"
+            after = transition.after.value if transition.after else "unknown"
+            warning = after in ("Failed", "Broken")
+            _log.info("machine=%s phase=%s was=%s reason=%s", machine.key, after, before, transition.reason)
+            await self._write(
+                machine, "Warning" if warning else "Normal", transition.reason, after, f"{after}: {transition.message}"
+            )
+        told, failure = {transition.reason for transition in decision.transitions}, decision.failure
+        if failure is not None and failure.reason not in told:
+            told.add(failure.reason)
+            _log.warning(
+                "machine=%s operation=%s step=%s attempt=%d reason=%s %s",
+                machine.key, failure.operation, failure.step, failure.attempt, failure.reason, decision.message,
+            )  # fmt: skip
+            await self._write(machine, "Warning", failure.reason, failure.operation, decision.message)
+        told |= {condition.reason for condition in machine.status.conditions}
+        await self._tell_conditions(machine, decision.status, told)
+
+    async def let_go(self, machine: Machine, decision: Decision) -> None:
+        """Say what was skipped, where a record was let go of with something still installed."""
+        installed = machine.status.installed
+        if installed is None:
+            return
+        note = f"{decision.message} Skipped: the release of {installed.image or 'what was adopted'}"
+        note += f", owner {machine.status.owner}." if machine.status.owner else "."
+        _log.warning("machine=%s reason=%s %s", machine.key, decision.reason, note)
+        await self._write(machine, "Warning", decision.reason, "LetGo", note)
+
+    async def _tell_conditions(self, machine: Machine, after: BareMetalMachineStatus, told: Collection[str]) -> None:
+        """A machine that begins to wait for a person, or whose BMC falls silent, says so unless it was told already."""
+        for kind, bad in ((ConditionType.STALLED, "True"), (ConditionType.BMC_REACHABLE, "False")):
+            now = _condition(after, kind)
+            if now is None or now.status != bad or now.reason in told:
+                continue
+            _log.warning("machine=%s condition=%s reason=%s %s", machine.key, kind, now.reason, now.message)
+            await self._write(machine, "Warning", now.reason, "Reconcile", now.message)
+            return
+
+    async def _write(self, machine: Machine, kind: str, reason: str, action: str, note: str) -> None:
+        key = (machine.uid, reason, note)
+        written = self._written.get(key)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        try:
+            if written is not None and time.monotonic() - written.first < SAME_SECONDS:
+                written.count += 1
+                series = {"series": {"count": written.count, "lastObservedTime": now}}
+                await self._cluster.patch_event(machine.key.namespace, written.name, series)
+                return
+            body = self._body(machine, kind, reason, action, note.encode()[:_NOTE].decode(errors="ignore"), now)
+            name = await self._cluster.create_event(machine.key.namespace, body)
+        except ClusterError as error:
+            _log.warning("machine=%s an Event was lost: %s", machine.key, error)
+            return
+        if len(self._written) >= _REMEMBERED:
+            self._written.pop(next(iter(self._written)))
+        self._written[key] = _Written(name, time.monotonic())
+
+    def _body(self, machine: Machine, kind: str, reason: str, action: str, note: str, now: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{machine.key.name}-", "namespace": machine.key.namespace},
+            "eventTime": now,
+            "reportingController": GROUP,
+            "reportingInstance": self._instance[:128],
+            "action": action,
+            "reason": reason,
+            "type": kind,
+            "note": note,
+            "regarding": {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "BareMetalMachine",
+                "namespace": machine.key.namespace,
+                "name": machine.key.name,
+                "uid": machine.uid,
+            },
+        }
+
+
+def _condition(status: BareMetalMachineStatus, kind: ConditionType) -> Condition | None:
+    return next((c for c in status.conditions if c.type == kind), None)

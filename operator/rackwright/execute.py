@@ -1,0 +1,260 @@
+"""Carries out what was decided. Nothing is chosen here: each action is one thing, and may be repeated after a crash.
+
+What goes wrong is returned as a fault for the life-cycle to decide upon, never swallowed and never retried here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, assert_never
+
+from rackwright.agent.client import AgentError, AgentFault
+from rackwright.agent.sessions import Session, Sessions
+from rackwright.agent.tokens import Tokens
+from rackwright.api import FINALIZER, GROUP, INSTALLED_ANNOTATION, VERSION
+from rackwright.api.machine import BootMode, Deployment, Operation
+from rackwright.bmcs import BMCs
+from rackwright.cache import Machine
+from rackwright.install import erase, rescue
+from rackwright.install.image import PREPARE_IMAGE, image_info
+from rackwright.install.phone_home import PATH as PHONE_HOME_PATH
+from rackwright.install.seed import Seed, config_drive
+from rackwright.install.steps import EXECUTE_CLEAN_STEP, JSON, node
+from rackwright.inventory import report
+from rackwright.kube import Cluster, Gone
+from rackwright.lifecycle import steps
+from rackwright.lifecycle.steps import Action, Stage
+from rackwright.lifecycle.world import Blame, Fault
+from rackwright.observe import KeptInventory, Observer
+from rackwright.power.port import BootTarget, PowerError
+from rackwright.secrets import Obstructed
+
+MACHINES = "baremetalmachines"
+INVENTORIES = "hardwareinventories"
+ERASE_SETTINGS: Mapping[str, JSON] = {
+    # One pass of zeros where a disk has no erase of its own: more passes take as long again and add nothing on disks
+    # of this century (NIST SP 800-88, Clear), and zeros are what the read-back looks for.
+    "agent_erase_devices_iterations": 0,
+    "agent_erase_devices_zeroize": True,
+    "disk_erasure_concurrency": 16,
+}
+"""How the agent's own erase methods are to work."""
+SYNC_SECONDS = 60.0
+"""How long the ramdisk may take to write out what it has buffered."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The operator's settings that actions need."""
+
+    base_url: str
+    """Where machines reach the operator."""
+    grace: float = 60.0
+    """Seconds that an installed system gets to shut down before its power is cut."""
+
+
+class Executor:
+    """Carries out actions on machines."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        bmcs: BMCs,
+        sessions: Sessions,
+        tokens: Tokens,
+        observer: Observer,
+        means: Means,
+    ) -> None:
+        self._cluster = cluster
+        self._bmcs = bmcs
+        self._sessions = sessions
+        self._tokens = tokens
+        self._observer = observer
+        self._means = means
+
+    async def carry_out(self, action: Action, machine: Machine) -> Fault | Mapping[str, Any] | None:
+        """Do it. A fault if it failed; the machine's new record if it changed that; None otherwise.
+
+        Raises:
+            ClusterError: the API server didn't do its part; the action may be repeated.
+        """
+        try:
+            return await self._act(action, machine)
+        except Obstructed as error:
+            return error.fault
+        except PowerError as error:
+            return self._bmcs.explained(machine, error)
+        except AgentError as error:
+            if error.fault in (AgentFault.BUSY, AgentFault.UNREACHABLE):
+                return None  # it has a command already, or may have got this one: the next observation will see
+            return Fault(Blame.AGENT, f"Agent{error.fault.value}", error.message)
+
+    async def _act(self, action: Action, machine: Machine) -> Mapping[str, Any] | None:
+        match action:
+            case steps.PowerOff():
+                await self._power_off(machine)
+            case steps.PowerOn():
+                self._bmcs.stale(machine.uid)
+                await (await self._bmcs.driver(machine)).power_on()
+            case steps.BootRamdisk():
+                await self._boot(machine, BootTarget.NETWORK)
+            case steps.BootDisk():
+                await self._boot(machine, BootTarget.DISK)
+            case steps.KeepInventory():
+                await self._keep_inventory(machine)
+            case steps.WriteImage():
+                await self._write_image(machine)
+            case steps.EraseDisks():
+                parameters = erase.parameters(machine.spec.release.erase, **self._clean_step(machine))
+                await self._start(machine, EXECUTE_CLEAN_STEP, parameters)
+            case steps.OpenRescue():
+                keys = machine.spec.rescue.ssh_authorized_keys if machine.spec.rescue else []
+                await self._start(machine, EXECUTE_CLEAN_STEP, rescue.parameters(keys, **self._clean_step(machine)))
+            case steps.TakeHold():
+                return await self._metadata(machine, {"finalizers": [*machine.finalizers, FINALIZER]})
+            case steps.LetGo():
+                return await self._let_go(machine)
+            case steps.RecordEvidence():
+                return await self._metadata(machine, {"annotations": {INSTALLED_ANNOTATION: _evidence(machine)}})
+            case _:
+                assert_never(action)
+        return None
+
+    # --- power ---------------------------------------------------------------------------------------------------
+
+    async def _power_off(self, machine: Machine) -> None:
+        """A ramdisk is synced and cut, which is quick and loses nothing; an installed system is asked first."""
+        self._bmcs.stale(machine.uid)
+        operation, session = machine.status.operation, self._observer.session(machine)
+        in_ramdisk = session is not None or (operation is not None and operation.step == Stage.SHUT_DOWN)
+        grace = 0.0 if in_ramdisk else self._means.grace  # an agent that has only reported its hardware has no session
+        if session is not None:
+            try:
+                await self._observer.client(machine, session).run("standby.sync", {}, SYNC_SECONDS)
+            except AgentError as error:
+                _log.info("machine=%s the ramdisk was not synced before its power is cut: %s", machine.key, error)
+        await (await self._bmcs.driver(machine)).power_off(grace=grace)
+        self._sessions.forget(machine.uid)
+
+    async def _boot(self, machine: Machine, target: BootTarget) -> None:
+        self._bmcs.stale(machine.uid)
+        self._sessions.forget(machine.uid)
+        driver = await self._bmcs.driver(machine)
+        await driver.set_boot(target, uefi=machine.spec.boot_mode is not BootMode.LEGACY)
+        await driver.power_on()
+
+    # --- the agent -----------------------------------------------------------------------------------------------
+
+    async def _start(self, machine: Machine, command: str, parameters: Mapping[str, Any]) -> None:
+        await self._observer.client(machine, self._session(machine)).start(command, parameters)
+
+    def _session(self, machine: Machine) -> Session:
+        session = self._observer.session(machine)
+        if session is None:
+            raise Obstructed(Fault(Blame.AGENT, "AgentLost", "The agent isn't there any more."))
+        return session
+
+    def _clean_step(self, machine: Machine) -> dict[str, Any]:
+        macs = (machine.spec.boot_mac_address,) if machine.spec.boot_mac_address else ()
+        told = node(machine.uid, root_device={}, driver_internal_info=ERASE_SETTINGS)
+        return {"node": told, "mac_addresses": macs, "clean_version": None}
+
+    async def _write_image(self, machine: Machine) -> None:
+        deployment, operation = machine.spec.deployment, machine.status.operation
+        image = self._observer.image(deployment)
+        if deployment is None or operation is None or image is None:
+            raise Obstructed(Fault(Blame.CONFIGURATION, "ImageMissing", "The image that spec names does not exist."))
+        seed = await self._seed(machine, deployment, operation)
+        info = image_info(image, uid=machine.uid, boot_mode=machine.spec.boot_mode)
+        drive = await asyncio.to_thread(config_drive, seed)
+        await self._start(machine, PREPARE_IMAGE, {"image_info": info, "configdrive": drive})
+
+    async def _seed(self, machine: Machine, deployment: Deployment, operation: Operation) -> Seed:
+        token = self._tokens.for_first_boot(machine.uid, operation.id)
+        return Seed(
+            instance_id=operation.id,
+            hostname=deployment.hostname or machine.key.name,
+            boot_mac=machine.spec.boot_mac_address or "",
+            ssh_authorized_keys=tuple(deployment.ssh_authorized_keys),
+            user_data=await self._observer.user_data(machine, deployment),
+            phone_home_url=f"{self._means.base_url}{PHONE_HOME_PATH.format(uid=machine.uid)}?token={token}",
+        )
+
+    # --- the cluster ---------------------------------------------------------------------------------------------
+
+    async def _keep_inventory(self, machine: Machine) -> None:
+        operation = machine.status.operation
+        body = self._sessions.inspection(machine.uid, operation.id) if operation else None
+        if operation is None or body is None:
+            raise Obstructed(Fault(Blame.AGENT, "InspectionLost", "The agent's report isn't there any more."))
+        inspection = report.read(body, datetime.now(UTC))
+        if inspection.missing or inspection.error:
+            problem = inspection.error or f"it found no {', '.join(inspection.missing)}"
+            _log.warning("machine=%s the inspection is incomplete: %s", machine.key, problem)
+        attributes = await self._bios_attributes(machine)
+        kept = inspection.report.model_copy(update={"bios_attributes": attributes})
+        await self._cluster.apply(
+            INVENTORIES,
+            *machine.key,
+            {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "HardwareInventory",
+                "metadata": {
+                    "name": machine.key.name,
+                    "namespace": machine.key.namespace,
+                    "ownerReferences": [_owned_by(machine)],
+                },
+                "report": kept.model_dump(by_alias=True, mode="json", exclude_none=True),
+            },
+        )
+        self._observer.kept(machine, KeptInventory(operation.id, inspection.summary, tuple(kept.disks)))
+
+    async def _bios_attributes(self, machine: Machine) -> dict[str, str]:
+        """What the BMC says of its firmware's settings; a BMC that doesn't say stops no commissioning."""
+        try:
+            found = await (await self._bmcs.driver(machine)).bios_attributes()
+        except PowerError as error:
+            _log.info("machine=%s no BIOS attributes: %s", machine.key, error.message)
+            return {}
+        return {name: str(value) for name, value in found.items() if value is not None and "passw" not in name.lower()}
+
+    async def _metadata(self, machine: Machine, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await self._cluster.patch_metadata(
+            MACHINES, *machine.key, {**metadata, "uid": machine.uid, "resourceVersion": str(machine.version)}
+        )
+
+    async def _let_go(self, machine: Machine) -> Mapping[str, Any] | None:
+        remaining = [each for each in machine.finalizers if each != FINALIZER]
+        if len(remaining) == len(machine.finalizers):
+            return None
+        try:
+            return await self._metadata(machine, {"finalizers": remaining})
+        except Gone:
+            return None
+
+
+def _evidence(machine: Machine) -> str | None:
+    """What the annotation is to say; None removes it."""
+    installed = machine.status.installed
+    if installed is None or installed.at is None:
+        return None
+    return json.dumps(installed.model_dump(by_alias=True, mode="json", exclude_none=True), sort_keys=True)
+
+
+def _owned_by(machine: Machine) -> Mapping[str, Any]:
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "BareMetalMachine",
+        "name": machine.key.name,
+        "uid": machine.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }

@@ -1,0 +1,54 @@
+"""Where the cluster's watches come in: the only module that imports kopf.
+
+kopf logs in, watches, and lists again when a watch breaks. Its handlers only feed the cache and the work queue: they
+neither decide nor wait nor write, so that nothing of kopf's own retries, finalizers or annotations is in play.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import kopf
+
+from rackwright.api import GROUP, VERSION
+
+Seen = Callable[[Mapping[str, Any], bool], None]
+"""Told of an object's JSON, and whether it was deleted."""
+
+
+async def watch(*, machine: Seen, image: Seen, stop: asyncio.Event, started: Callable[[], None]) -> None:
+    """Watch machines and images in all namespaces until `stop` is set.
+
+    `started` is called once kopf runs: by then it has taken SIGINT and SIGTERM for itself.
+    """
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry)
+    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+    def tells(seen: Seen) -> Callable[..., Awaitable[None]]:
+        async def handler(event: kopf.RawEvent, **_: Any) -> None:  # a plain function kopf would call in a thread
+            seen(event["object"], event["type"] == "DELETED")
+
+        return handler
+
+    kopf.on.event(GROUP, VERSION, "baremetalmachines", id="machine", registry=registry)(tells(machine))
+    kopf.on.event(GROUP, VERSION, "operatingsystemimages", id="image", registry=registry)(tells(image))
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(registry=registry, settings=_settings(), clusterwide=True, stop_flag=stop)
+    started()
+    await kopf.run_tasks(tasks, ignored=others)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True  # our kinds are known, and the operator may not list CRDs or namespaces
+    settings.posting.enabled = False  # Events are ours to write
+    settings.peering.standalone = True  # leadership is a Lease's business
+    settings.networking.error_backoffs = (0.5, 1, 2, 3)  # a watch that broke is back before anybody misses it
+    settings.watching.server_timeout = 300  # a watch that silently stopped is renewed within minutes
+    settings.watching.client_timeout = 330
+    return settings

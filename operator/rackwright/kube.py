@@ -1,0 +1,281 @@
+"""The Kubernetes API, as little of it as the operator needs: the only module that imports the client library.
+
+Every call is one request with a time limit. Failures are a `ClusterError` of a kind that says what helps: reading
+again (Conflict), nothing (Gone, Refused), or trying later (Unavailable). Objects are the API server's JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import aiohttp
+from kubernetes.aio import client, config, watch
+from kubernetes.aio.client.exceptions import ApiException
+
+from rackwright.api import GROUP, VERSION
+
+JSON: TypeAlias = dict[str, Any]
+Body: TypeAlias = Mapping[str, Any]
+
+MERGE = "application/merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+FIELD_OWNER = "rackwright"
+REQUEST_SECONDS = 30.0
+PAGE = 500
+"""Objects per page of a listing."""
+
+
+class ClusterError(Exception):
+    """The API server did not do what it was asked; the message is free of object contents."""
+
+
+class Conflict(ClusterError):
+    """Somebody else wrote first, or it exists already: read again."""
+
+
+class Gone(ClusterError):
+    """The object isn't there."""
+
+
+class Refused(ClusterError):
+    """The API server doesn't allow it, or finds it invalid: trying again doesn't help."""
+
+
+class Unavailable(ClusterError):
+    """No answer, or none that helps: try later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A Secret as read once; never shown by repr."""
+
+    version: str
+    data: Mapping[str, bytes] = field(repr=False)
+
+
+class Cluster:
+    """One API server, as one ServiceAccount."""
+
+    def __init__(self, api: client.ApiClient, *, watching: client.ApiClient, leading: client.ApiClient) -> None:
+        """Watches and the Lease have connections of their own: neither may wait for the other's, or for a worker's."""
+        self._custom = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
+        self._events = client.EventsV1Api(api)
+        self._watched = client.CoreV1Api(watching)
+        self._leases = client.CoordinationV1Api(leading)
+
+    # --- our own kinds -----------------------------------------------------------------------------------------
+
+    async def list_all(self, plural: str) -> list[JSON]:
+        """Every object of one of our kinds, in all namespaces."""
+        found: list[JSON] = []
+        following: str | None = None
+        while True:
+            page = await _asked(
+                f"list {plural}",
+                self._custom.list_cluster_custom_object(
+                    GROUP, VERSION, plural, limit=PAGE, _continue=following, _request_timeout=REQUEST_SECONDS
+                ),
+            )
+            found += page["items"]
+            following = page["metadata"].get("continue")
+            if not following:
+                return found
+
+    async def patch_status(self, plural: str, namespace: str, name: str, body: Body) -> JSON:
+        """Merge-patch an object's status; returns the object. The body's resourceVersion guards it."""
+        return await _object(
+            f"patch the status of {namespace}/{name}",
+            self._custom.patch_namespaced_custom_object_status(
+                GROUP,
+                VERSION,
+                namespace,
+                plural,
+                name,
+                body,
+                _content_type=MERGE,
+                _request_timeout=REQUEST_SECONDS,
+            ),
+        )
+
+    async def patch_metadata(self, plural: str, namespace: str, name: str, metadata: Body) -> JSON:
+        """Merge-patch an object's metadata; returns the object."""
+        return await _object(
+            f"patch {namespace}/{name}",
+            self._custom.patch_namespaced_custom_object(
+                GROUP,
+                VERSION,
+                namespace,
+                plural,
+                name,
+                {"metadata": dict(metadata)},
+                _content_type=MERGE,
+                _request_timeout=REQUEST_SECONDS,
+            ),
+        )
+
+    async def apply(self, plural: str, namespace: str, name: str, body: Body) -> None:
+        """Server-side apply an object as a whole."""
+        await _asked(
+            f"apply {namespace}/{name}",
+            self._custom.patch_namespaced_custom_object(
+                GROUP,
+                VERSION,
+                namespace,
+                plural,
+                name,
+                body,
+                field_manager=FIELD_OWNER,
+                force=True,
+                _content_type=APPLY,
+                _request_timeout=REQUEST_SECONDS,
+            ),
+        )
+
+    async def get(self, plural: str, namespace: str, name: str) -> JSON | None:
+        """One object of our kinds, None if it isn't there."""
+        try:
+            return await _object(
+                f"read {namespace}/{name}",
+                self._custom.get_namespaced_custom_object(
+                    GROUP, VERSION, namespace, plural, name, _request_timeout=REQUEST_SECONDS
+                ),
+            )
+        except Gone:
+            return None
+
+    # --- Secrets -----------------------------------------------------------------------------------------------
+
+    async def secret(self, namespace: str, name: str) -> Secret | None:
+        """A Secret, None if it isn't there."""
+        try:
+            found = await _asked(
+                f"read the Secret {namespace}/{name}",
+                self._core.read_namespaced_secret(name, namespace, _request_timeout=REQUEST_SECONDS),
+            )
+        except Gone:
+            return None
+        data = {key: base64.b64decode(value) for key, value in (found.data or {}).items()}
+        return Secret(str(found.metadata.resource_version), data)
+
+    async def create_secret(self, namespace: str, name: str, data: Mapping[str, bytes]) -> None:
+        """Create a Secret; Conflict if there is one."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": FIELD_OWNER}},
+            "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+        }
+        await _asked(
+            f"create the Secret {namespace}/{name}",
+            self._core.create_namespaced_secret(namespace, body, _request_timeout=REQUEST_SECONDS),
+        )
+
+    async def secret_changes(self, namespace: str, name: str, *, seconds: int) -> AsyncIterator[str]:
+        """Yield one Secret's resourceVersion, the present one if it is there and each new one, for so many seconds."""
+        stream = watch.Watch(return_type="object").stream(
+            self._watched.list_namespaced_secret,
+            namespace,
+            field_selector=f"metadata.name={name}",
+            timeout_seconds=seconds,
+            _request_timeout=seconds + REQUEST_SECONDS,
+        )
+        try:
+            async for event in stream:
+                yield str(event["raw_object"]["metadata"]["resourceVersion"])
+        except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _kind(f"watch the Secret {namespace}/{name}", error) from None
+        finally:
+            await stream.close()
+
+    # --- Events and the Lease ----------------------------------------------------------------------------------
+
+    async def create_event(self, namespace: str, body: Body) -> str:
+        """Create an Event; returns its name."""
+        created = await _asked(
+            "create an Event",
+            self._events.create_namespaced_event(namespace, body, _request_timeout=REQUEST_SECONDS),
+        )
+        return str(created.metadata.name)
+
+    async def patch_event(self, namespace: str, name: str, body: Body) -> None:
+        """Merge-patch an Event."""
+        await _asked(
+            "patch an Event",
+            self._events.patch_namespaced_event(
+                name, namespace, body, _content_type=MERGE, _request_timeout=REQUEST_SECONDS
+            ),
+        )
+
+    async def lease(self, namespace: str, name: str, *, seconds: float) -> JSON | None:
+        """A Lease, None if it isn't there."""
+        try:
+            found = await _asked(
+                f"read the Lease {namespace}/{name}",
+                self._leases.read_namespaced_lease(name, namespace, _request_timeout=seconds),
+            )
+        except Gone:
+            return None
+        return self._plain(found)
+
+    async def put_lease(self, namespace: str, name: str, body: Body, *, seconds: float) -> JSON:
+        """Create a Lease, or replace the one whose resourceVersion the body holds."""
+        if "resourceVersion" in body["metadata"]:
+            call = self._leases.replace_namespaced_lease(name, namespace, body, _request_timeout=seconds)
+        else:
+            call = self._leases.create_namespaced_lease(namespace, body, _request_timeout=seconds)
+        return self._plain(await _asked(f"write the Lease {namespace}/{name}", call))
+
+    def _plain(self, model: Any) -> JSON:
+        """A model of the client library as the API's JSON."""
+        return dict(self._leases.api_client.sanitize_for_serialization(model))
+
+
+@asynccontextmanager
+async def connected(*, connections: int = 64) -> AsyncIterator[Cluster]:
+    """The cluster that KUBECONFIG or the pod's ServiceAccount names, through a bounded pool of connections."""
+    settings = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=settings)
+    except config.ConfigException:
+        await config.load_kube_config(client_configuration=settings)
+    settings.client_side_validation = False
+    unbounded = 0
+    async with AsyncExitStack() as stack:
+        apis = []
+        for limit in (connections, unbounded, 2):
+            settings.connection_pool_maxsize = limit
+            apis.append(await stack.enter_async_context(client.ApiClient(settings)))
+        api, watching, leading = apis
+        yield Cluster(api, watching=watching, leading=leading)
+
+
+async def _object(what: str, call: Awaitable[Any]) -> JSON:
+    """The object that one request answers with."""
+    return dict(await _asked(what, call))
+
+
+async def _asked(what: str, call: Awaitable[Any]) -> Any:
+    """The answer to one request; ClusterError of the kind that helps."""
+    try:
+        return await call
+    except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise _kind(what, error) from None  # an ApiException shows request and response bodies
+
+
+def _kind(what: str, error: Exception) -> ClusterError:
+    if not isinstance(error, ApiException):
+        return Unavailable(f"could not {what}: {type(error).__name__}")
+    match error.status:
+        case 404 | 410:
+            return Gone(f"could not {what}: it isn't there")
+        case 409:
+            return Conflict(f"could not {what}: somebody else wrote first")
+        case 400 | 401 | 403 | 422:
+            return Refused(f"could not {what}: {error.status} {error.reason}")
+        case status:
+            return Unavailable(f"could not {what}: {status} {error.reason}")

@@ -1,0 +1,317 @@
+"""Gathers one machine's whole world: what the BMC, the agent, the installed system and the cluster say of it.
+
+Nothing is decided here, and nothing is done. Whoever doesn't answer becomes a fact in the world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from rackwright.agent.client import AgentClient, AgentError, AgentFault, Command, CommandStatus
+from rackwright.agent.sessions import Session, Sessions
+from rackwright.agent.tokens import Tokens
+from rackwright.api.image import OperatingSystemImageSpec
+from rackwright.api.inventory import DiskInventory, HardwareInventoryReport
+from rackwright.api.machine import Deployment, Erasure, HardwareSummary, Installed, Operation, OperationName, Phase
+from rackwright.bmcs import BMCs
+from rackwright.cache import Cache, Machine
+from rackwright.install import erase, rescue
+from rackwright.install.faults import Doing, explain
+from rackwright.install.image import misfit
+from rackwright.install.phone_home import PhoneHome
+from rackwright.install.user_data import problem_with
+from rackwright.kube import Cluster
+from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
+from rackwright.secrets import Name, Obstructed, Secrets
+
+_FRESH_AT_WORK = timedelta(seconds=5)
+"""How old a power reading may be while an operation is under way."""
+
+_DOING = {
+    OperationName.DEPLOY: Doing.WRITE_IMAGE,
+    OperationName.RELEASE: Doing.ERASE,
+    OperationName.RESCUE: Doing.RESCUE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptInventory:
+    """What an attempt's inspection found, once it is in the cluster."""
+
+    operation_id: str
+    summary: HardwareSummary
+    disks: tuple[DiskInventory, ...]
+
+
+class Observer:
+    """Observes machines. What it remembers is only what a new operator would find out again."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        cache: Cache,
+        bmcs: BMCs,
+        secrets: Secrets,
+        sessions: Sessions,
+        tokens: Tokens,
+        policy: Policy,
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._bmcs = bmcs
+        self._secrets = secrets
+        self._sessions = sessions
+        self._tokens = tokens
+        self._policy = policy
+        self._inventories: dict[str, KeptInventory] = {}
+        self._first_boots: dict[str, PhoneHome] = {}
+        self._fit_user_data: dict[str, tuple[str, str]] = {}
+        """By machine uid: the Secret's version and the key whose content was found fit."""
+        self.listening_since = datetime.now(UTC)
+
+    def kept(self, machine: Machine, inventory: KeptInventory) -> None:
+        """The machine's HardwareInventory was written."""
+        self._inventories[machine.uid] = inventory
+
+    def reported(self, uid: str, report: PhoneHome) -> None:
+        """The installed system has called."""
+        self._first_boots[uid] = report
+
+    def doubt(self, uid: str) -> None:
+        """What was read of the machine's power may not be so any more."""
+        self._bmcs.stale(uid)
+
+    def forget(self, machine: Machine) -> None:
+        """The machine is gone."""
+        self._inventories.pop(machine.uid, None)
+        self._first_boots.pop(machine.uid, None)
+        self._fit_user_data.pop(machine.uid, None)
+        self._sessions.forget(machine.uid)
+        self._bmcs.forget(machine)
+
+    def session(self, machine: Machine) -> Session | None:
+        """The agent of the machine's present attempt."""
+        operation = machine.status.operation
+        return self._sessions.current(machine.uid, operation.id) if operation else None
+
+    def client(self, machine: Machine, session: Session) -> AgentClient:
+        """Speaks to that agent."""
+        return AgentClient(session, self._tokens.for_agent(machine.uid, session.operation_id))
+
+    async def world(self, machine: Machine, *, hurry: bool) -> World:
+        """Everything a decision may look at, now."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        twin = self._cache.twin_of(machine)
+        image = self.image(machine.spec.deployment)
+        seen = Seen(
+            twin=str(twin) if twin else None,
+            evidence=machine.evidence,
+            image_checksum=image.checksum if image else None,
+            listening_since=self.listening_since,
+        )
+        world = World(
+            uid=machine.uid,
+            name=machine.key.name,
+            generation=machine.generation,
+            spec=machine.spec,
+            status=machine.status,
+            now=now,
+            seen=seen,
+            policy=self._policy,
+            deleting=machine.deleting,
+            force_delete=machine.force_delete,
+            held=machine.held,
+            hurry=hurry,
+            chance=random.random(),  # noqa: S311 (spreads retries, guards nothing)
+        )
+        if machine.deleting and machine.force_delete:
+            return world  # nobody who doesn't answer may keep a record that is to go at once
+        untrusted = machine.status.phase is Phase.NEW or (machine.status.phase is None and not machine.spec.accepted)
+        if twin is not None or not machine.held or untrusted:
+            return world  # nothing of it may be touched, so nobody is asked
+        return replace(world, seen=await self._asked(machine, world))
+
+    async def _asked(self, machine: Machine, world: World) -> Seen:
+        seen, operation = world.seen, machine.status.operation
+        if machine.spec.bmc is not None:
+            reading = self._bmcs.known(machine)
+            resting = operation is None or (
+                operation.next_retry_at is not None and operation.next_retry_at > world.now and not world.hurry
+            )
+            if not resting:
+                reading = await self._bmcs.power(machine, fresh=_FRESH_AT_WORK)
+            elif operation is None:
+                reading = await self._bmcs.power(machine, fresh=self._policy.poll)
+            if reading is not None:
+                seen = replace(seen, power=reading.power, bmc_fault=reading.fault)
+        if operation is not None:
+            seen = replace(
+                seen,
+                agent=await self._agent(machine, operation, world.now),
+                first_boot=self._first_boot(machine, operation, world.now),
+            )
+        if (deployment := _may_begin(machine)) is not None:
+            seen = replace(seen, obstacle=await self._obstacle(machine, deployment))
+        return seen
+
+    def _first_boot(self, machine: Machine, operation: Operation, now: datetime) -> Installed | None:
+        report = self._first_boots.get(machine.uid)
+        if report is None or report.operation_id != operation.id:
+            return None
+        return Installed(
+            hostname=report.hostname, addresses=[report.address], ssh_host_keys=list(report.ssh_host_keys), at=now
+        )
+
+    # --- the agent -----------------------------------------------------------------------------------------------
+
+    async def _agent(self, machine: Machine, operation: Operation, now: datetime) -> Agent | None:
+        session = self._sessions.current(machine.uid, operation.id)
+        inspected = self._sessions.inspection(machine.uid, operation.id) is not None
+        if session is None and not inspected:
+            return None
+        inventory = self._inventories.get(machine.uid)
+        kept = inventory is not None and inventory.operation_id == operation.id
+        agent = Agent(
+            heard_at=session.heard_at if session is not None else now,
+            inspected=inspected,
+            hardware=inventory.summary if inventory is not None and kept else None,
+        )
+        doing = _DOING.get(operation.name)
+        if session is None or doing is None:
+            return agent
+        try:
+            commands = await self.client(machine, session).commands()
+        except AgentError as error:
+            match error.fault:
+                case AgentFault.REJECTED:
+                    return None
+                case AgentFault.PROTOCOL:
+                    fault = Fault(Blame.AGENT, "AgentError", error.message)
+                    return replace(agent, command=CommandState.FAILED, fault=fault)
+                case _:
+                    return replace(agent, command=CommandState.UNKNOWN)
+        ours = [c for c in commands if c.name in ("prepare_image", "execute_clean_step")]
+        return await self._at_work(machine, agent, ours[-1], doing, now) if ours else agent
+
+    async def _at_work(self, machine: Machine, agent: Agent, command: Command, doing: Doing, now: datetime) -> Agent:
+        """The agent with the state of the one command that this boot is for."""
+        match command.status:
+            case CommandStatus.RUNNING:
+                return replace(agent, command=CommandState.RUNNING)
+            case CommandStatus.SUCCEEDED:
+                result = await self._result(machine, command, doing, now)
+                if isinstance(result, Fault):
+                    return replace(agent, command=CommandState.FAILED, fault=result)
+                return replace(agent, command=CommandState.SUCCEEDED, erasure=result)
+            case _:
+                said = {"type": command.error_type, "details": command.error or command.status.value}
+                return replace(agent, command=CommandState.FAILED, fault=explain(said, doing))
+
+    async def _result(
+        self, machine: Machine, command: Command, doing: Doing, now: datetime
+    ) -> tuple[Erasure, ...] | Fault:
+        match doing:
+            case Doing.ERASE:
+                found = erase.evidence(command.result, self._evidence_time(machine, now))
+                if isinstance(found, Fault):
+                    return found
+                return found + _not_seen(erase.unseen(found, await self._disks(machine) or ()), found, now)
+            case Doing.RESCUE:
+                opened = rescue.opened(command.result)
+                return opened if isinstance(opened, Fault) else ()
+            case _:
+                return ()
+
+    def _evidence_time(self, machine: Machine, now: datetime) -> datetime:
+        """When the evidence was recorded if it was, so that reading it again doesn't look like a change."""
+        return machine.status.erasure[0].at if machine.status.erasure else now
+
+    # --- what a deployment needs ---------------------------------------------------------------------------------
+
+    async def _obstacle(self, machine: Machine, deployment: Deployment) -> Fault | None:
+        """Why the deployment can't begin."""
+        image = self.image(deployment)
+        if image is None:
+            return Fault(
+                Blame.CONFIGURATION,
+                "ImageMissing",
+                f"The OperatingSystemImage {deployment.image}, which spec.deployment names, does not exist. "
+                "It is used as soon as it is there.",
+            )
+        try:
+            await self.user_data(machine, deployment)
+        except Obstructed as error:
+            return error.fault
+        return misfit(image, machine.spec, await self._disks(machine))
+
+    async def user_data(self, machine: Machine, deployment: Deployment) -> bytes | None:
+        """The deployment's user data, None for none; Obstructed where it is missing or unfit."""
+        ref = deployment.user_data_secret_ref
+        if ref is None:
+            return None
+        name = Name(machine.key.namespace, ref.name)
+        secret = await self._secrets.read(name, fresh=True)  # what was corrected a moment ago is what is meant
+        value = secret.data.get(ref.key) if secret is not None else None
+        if secret is not None and value is not None:
+            checked = (secret.version, ref.key)
+            if self._fit_user_data.get(machine.uid) == checked:
+                return value
+            problem = await asyncio.to_thread(problem_with, value)
+            if problem is None:
+                self._fit_user_data[machine.uid] = checked
+                return value
+            reason, message = "UserDataInvalid", f"In the Secret {ref.name}: {problem}"
+        elif secret is not None:
+            reason, message = "SecretInvalid", f"The Secret {ref.name} has no key {ref.key}."
+        else:
+            reason = "SecretMissing"
+            message = f"The Secret {ref.name}, which spec.deployment.userDataSecretRef names, does not exist."
+        self._secrets.awaiting(name, machine.uid)
+        raise Obstructed(Fault(Blame.CONFIGURATION, reason, f"{message} It is used as soon as it is right."))
+
+    def image(self, deployment: Deployment | None) -> OperatingSystemImageSpec | None:
+        """The image that a deployment names, if it exists."""
+        return self._cache.image(deployment.image) if deployment is not None and deployment.image else None
+
+    async def _disks(self, machine: Machine) -> tuple[DiskInventory, ...] | None:
+        """The machine's disks as its HardwareInventory has them; None without one."""
+        kept = self._inventories.get(machine.uid)
+        if kept is None:
+            found = await self._cluster.get("hardwareinventories", *machine.key)
+            if found is None:
+                return None
+            report = HardwareInventoryReport.model_validate(found.get("report") or {})
+            kept = KeptInventory("", machine.status.hardware or HardwareSummary(), tuple(report.disks))
+            self._inventories[machine.uid] = kept
+        return kept.disks
+
+
+def _may_begin(machine: Machine) -> Deployment | None:
+    """The deployment that this pass may begin, whatever else it ends first: nothing else needs what that names."""
+    deployment, status = machine.spec.deployment, machine.status
+    if deployment is None or deployment.existing:
+        return None
+    begun = (
+        status.phase in (Phase.DEPLOYING, Phase.DEPLOYED) and deployment.trigger == status.observed_triggers.deployment
+    )
+    return None if begun else deployment
+
+
+def _not_seen(disks: tuple[DiskInventory, ...], found: tuple[Erasure, ...], now: datetime) -> tuple[Erasure, ...]:
+    """A disk that the inventory has and the erase doesn't speak of is not erased."""
+    at = found[0].at if found else now
+    return tuple(
+        Erasure(
+            device=disk.name,
+            serial=disk.serial or disk.wwn,
+            method="Failed",
+            verified=False,
+            message="It is in the inventory, and the ramdisk did not see it: look for a loose cable or a dead disk.",
+            at=at,
+        )
+        for disk in disks
+    )

@@ -1,0 +1,279 @@
+"""The loop: observe, decide, then either record what is meant to be done or do it.
+
+A pass writes status at most once, and never acts before the intent is in status: if the decision announces something
+new, the pass writes it and ends, and the next one, which starts from what is observed again, acts. A crash anywhere
+is a pass that didn't happen.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rackwright.agent.tokens import Tokens, matches
+from rackwright.api.machine import BareMetalMachineStatus, OperationName, Phase
+from rackwright.cache import Cache, Key, Machine
+from rackwright.events import Events
+from rackwright.execute import MACHINES, Executor
+from rackwright.install.phone_home import PhoneHome
+from rackwright.kube import Cluster, ClusterError, Conflict, Gone
+from rackwright.lifecycle.decide import Decision, after_fault, decide
+from rackwright.lifecycle.steps import Action, LetGo, Stage
+from rackwright.lifecycle.world import Fault, World
+from rackwright.observe import Observer
+from rackwright.queue import WorkQueue
+
+CONFLICT_SECONDS = 0.2
+FIRST_RETRY_SECONDS = 1.0
+LAST_RETRY_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Works through the queue with a bounded pool of workers; `may_act` is asked before anything is written or done."""
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        cache: Cache,
+        queue: WorkQueue[Key],
+        observer: Observer,
+        executor: Executor,
+        events: Events,
+        may_act: Callable[[], bool],
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._queue = queue
+        self._observer = observer
+        self._executor = executor
+        self._events = events
+        self._may_act = may_act
+        self._hurry: set[str] = set()
+        self._failures: dict[Key, int] = {}
+
+    # --- what wakes a machine ------------------------------------------------------------------------------------
+
+    def seen(self, item: Mapping[str, Any], *, deleted: bool = False) -> None:
+        """A watch or a listing brought a machine."""
+        try:
+            machine = Machine.read(item)
+        except Exception as error:  # noqa: BLE001 (one record that can't be read must not stop the others)
+            key = Key(item["metadata"]["namespace"], item["metadata"]["name"])
+            reason = error if isinstance(error, ValueError) else f"{key} can't be read: {type(error).__name__}"
+            _log.error("%s; it is left alone until it can be", reason)
+            if (known := self._cache.get(key)) is not None:
+                self.gone(known)  # to act upon what it was before would be to act upon the past
+            return
+        if deleted:
+            self.gone(machine)
+            return
+        for key in self._cache.put(machine):
+            self._queue.wake(key)
+
+    def gone(self, machine: Machine) -> None:
+        """A machine's record has vanished."""
+        self._observer.forget(machine)
+        self._queue.forget(machine.key)
+        for key in self._cache.remove(machine.key, machine.uid):
+            self._queue.wake(key)
+
+    def wake(self, uid: str) -> None:
+        """Something was heard of this machine."""
+        machine = self._cache.with_uid(uid)
+        if machine is not None:
+            self._queue.wake(machine.key)
+
+    def hurry(self, uid: str) -> None:
+        """Something that this machine's next attempt waits for has changed."""
+        self._hurry.add(uid)
+        self._observer.doubt(uid)
+        self.wake(uid)
+
+    # --- the workers ---------------------------------------------------------------------------------------------
+
+    async def work(self) -> None:
+        """One worker; runs until cancelled."""
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._guarded(key)
+            finally:
+                self._queue.done(key)
+
+    async def _guarded(self, key: Key) -> None:
+        """One pass; whatever goes wrong is a sentence in the log and another pass later."""
+        try:
+            delay = await self._pass(key)
+        except Conflict:
+            delay = await self._read_again(key)
+        except ClusterError as error:
+            delay = self._later(key)
+            _log.warning("machine=%s %s; again in %.0f s", key, error, delay)
+        except Exception as error:  # noqa: BLE001 (a defect in one machine's pass must not end the worker)
+            delay = self._later(key)
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            _log.error(
+                "machine=%s internal error: %s at %s:%d; again in %.0f s",
+                key, type(error).__name__, where.name, where.lineno or 0, delay,
+            )  # fmt: skip
+            _log.debug("machine=%s", key, exc_info=True)
+        else:
+            self._failures.pop(key, None)
+        if delay is not None:
+            self._queue.wake_after(key, delay)
+
+    async def _read_again(self, key: Key) -> float:
+        """Somebody wrote in between: take in what it is now, without waiting for a watch that may have stopped."""
+        try:
+            item = await self._cluster.get(MACHINES, *key)
+        except ClusterError:
+            return self._later(key)
+        if item is not None:
+            self.seen(item)
+        return CONFLICT_SECONDS
+
+    def _later(self, key: Key) -> float:
+        count = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = min(FIRST_RETRY_SECONDS * 2.0 ** min(count - 1, 10), LAST_RETRY_SECONDS)
+        return delay * random.uniform(0.8, 1.2)  # noqa: S311 (spreads retries, guards nothing)
+
+    async def _pass(self, key: Key) -> float | None:
+        """Observe, decide, record or act; seconds until the next look, None if the machine is gone."""
+        machine = self._cache.get(key)
+        if machine is None:
+            return None
+        hurry = machine.uid in self._hurry
+        self._hurry.discard(machine.uid)
+        try:
+            return await self._observed(machine, hurry=hurry)
+        except ClusterError:
+            if hurry:
+                self._hurry.add(machine.uid)  # what it hurries for is still to be tried
+            raise
+
+    async def _observed(self, machine: Machine, *, hurry: bool) -> float | None:
+        world = await self._observer.world(machine, hurry=hurry)
+        decision = decide(world)
+        if not self._may_act():
+            return 1.0  # the Lease may only be late; if another leads by now, this process ends
+        if decision.announces(machine.status):
+            await self._record(machine, decision)
+            return 0.0
+        if isinstance(decision.step, Action):
+            return await self._act(machine, world, decision, decision.step)
+        await self._record(machine, decision)
+        return decision.look_again.total_seconds()
+
+    async def _act(self, machine: Machine, world: World, decision: Decision, action: Action) -> float | None:
+        _log.info("machine=%s step=%s reason=%s", machine.key, type(action).__name__, decision.reason)
+        outcome = await self._executor.carry_out(action, machine)
+        if isinstance(outcome, Fault):
+            if not self._may_act():
+                return 0.0
+            decision = after_fault(world, outcome)
+            await self._record(machine, decision)
+            return decision.look_again.total_seconds()
+        if isinstance(action, LetGo):
+            await self._events.let_go(machine, decision)
+            return None  # the watch says what becomes of it, and may have said so before this answer came
+        if outcome is not None:
+            self.seen(outcome)
+        return 0.0
+
+    async def _record(self, machine: Machine, decision: Decision) -> None:
+        """Write status if it differs, with the Events that tell of it."""
+        changes = _changes(machine.raw_status, _wire(decision.status))
+        if not changes:
+            return
+        body = {"metadata": {"resourceVersion": str(machine.version), "uid": machine.uid}, "status": changes}
+        try:
+            self.seen(await self._cluster.patch_status(MACHINES, *machine.key, body))
+        except Gone:
+            return
+        await self._events.tell(machine, decision)
+
+    # --- what the HTTP server waits for --------------------------------------------------------------------------
+
+    async def inspection_kept(self, uid: str) -> bool:
+        """Return True when the machine's inspection is in the cluster."""
+        return await self._until(uid, _past_inspection)
+
+    async def _until(self, uid: str, holds: Callable[[BareMetalMachineStatus], bool]) -> bool:
+        while (machine := self._cache.with_uid(uid)) is not None:
+            if holds(machine.status):
+                return True
+            await self._cache.changed(uid)
+        return False
+
+    async def first_boot_recorded(self, uid: str, operation_id: str) -> bool:
+        """Return True when the installed system's report is in the cluster."""
+        return await self._until(
+            uid,
+            lambda status: (
+                status.phase is Phase.DEPLOYED or status.operation is None or status.operation.id != operation_id
+            ),
+        )
+
+
+class FirstBoots:
+    """What the phone-home route asks and tells (`install.phone_home.FirstBoots`)."""
+
+    def __init__(self, cache: Cache, tokens: Tokens, observer: Observer, reconciler: Reconciler) -> None:
+        self._cache = cache
+        self._tokens = tokens
+        self._observer = observer
+        self._reconciler = reconciler
+        self._last: dict[str, str] = {}
+
+    def expected(self, uid: str) -> str | None:
+        """The operation whose system may call: the present one, or the one that called last."""
+        machine = self._cache.with_uid(uid)
+        if machine is None:
+            return None
+        operation = machine.status.operation
+        if operation is not None and operation.name is OperationName.DEPLOY:
+            return operation.id
+        return self._last.get(uid) if machine.status.phase is Phase.DEPLOYED else None
+
+    def admits(self, uid: str, operation_id: str, token: str) -> bool:
+        """Whether this is the token of this operation's first boot."""
+        return matches(self._tokens.for_first_boot(uid, operation_id), token)
+
+    async def received(self, uid: str, report: PhoneHome) -> bool:
+        """Have it recorded; True once it is."""
+        self._last[uid] = report.operation_id
+        self._observer.reported(uid, report)
+        self._reconciler.wake(uid)
+        return await self._reconciler.first_boot_recorded(uid, report.operation_id)
+
+
+def _past_inspection(status: BareMetalMachineStatus) -> bool:
+    operation = status.operation
+    return (
+        operation is None
+        or operation.name is not OperationName.COMMISSION
+        or operation.step not in (Stage.START, Stage.POWER_OFF, Stage.BOOT_RAMDISK)
+    )
+
+
+def _wire(status: BareMetalMachineStatus) -> dict[str, Any]:
+    return status.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch (RFC 7396) that turns one into the other; empty if they are the same."""
+    patch: dict[str, Any] = {name: None for name in before if name not in after}
+    for name, value in after.items():
+        was = before.get(name)
+        if isinstance(was, Mapping) and isinstance(value, Mapping):
+            if nested := _changes(was, value):
+                patch[name] = nested
+        elif was != value:
+            patch[name] = value
+    return patch

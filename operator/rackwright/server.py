@@ -1,0 +1,91 @@
+"""The operator's HTTP server: everything that machines, agents, installed systems and probes ask of it.
+
+There is no access log of aiohttp's kind, because paths and queries hold tokens; a line of ours names the route, not
+the path. Each part logs what is worth knowing: the boot scripts served, the agents heard, the inspections received.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from rackwright.agent.api import AgentAPI
+from rackwright.netboot.api import BootScripts
+from rackwright.netboot.files import Files
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = logging.getLogger(__name__)
+
+
+def build(
+    *,
+    agent: AgentAPI,
+    scripts: BootScripts,
+    files: Files,
+    unready: Callable[[], str | None],
+    extra: Iterable[web.AbstractRouteDef] = (),
+    access_log: bool = False,
+) -> web.Application:
+    """Put the parts together.
+
+    `unready` says in a sentence why the operator isn't ready yet, or None; `extra` are other parts' routes.
+    With `access_log` each request is one INFO line: method, route, status, milliseconds, peer.
+    """
+
+    async def healthz(_request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_request: web.Request) -> web.Response:
+        reason = unready()
+        return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
+
+    @web.middleware
+    async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Have agents call again while nothing is known of any machine: a 404 to their report they take for good."""
+        reason = unready() if request.path.startswith("/v1/") else None
+        return await handler(request) if reason is None else web.Response(text=f"{reason}\n", status=503)
+
+    app = web.Application(middlewares=[_logged, known] if access_log else [known])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    app.add_routes([*agent.routes(), *scripts.routes(), *files.routes(), *extra])
+    return app
+
+
+@asynccontextmanager
+async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+    """Serve until the context ends; yields the port, which is a free one where `port` is 0."""
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+@web.middleware
+async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
+    started, status = time.monotonic(), 500
+    try:
+        response = await handler(request)
+        status = response.status
+    except web.HTTPException as answer:
+        status = answer.status
+        raise
+    else:
+        return response
+    finally:
+        resource = request.match_info.route.resource
+        _log.info(
+            "method=%s route=%s status=%d ms=%d peer=%s",
+            request.method,
+            resource.canonical if resource else "-",
+            status,
+            round((time.monotonic() - started) * 1000),
+            request.remote,
+        )
