@@ -1,0 +1,185 @@
+"""A whole Rackwright on this machine: a control plane, a rack, and the operator between them, as it would be deployed.
+
+The operator is a process of its own with a token of its ServiceAccount and nothing else, so that what works here
+works with the rights that `manifests/base` gives.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import controlplane, osimage, ramdisk, samples, venv
+from lab import rack as racks
+from lab.controlplane import ControlPlane
+from lab.errors import Unfit
+from lab.paths import REPOSITORY, run_dir, state_dir
+from lab.plan import NodeKind
+from lab.process import Service
+from lab.rack import Rack
+
+NAMESPACE = "rackwright-system"
+ACCOUNT = "rackwright"
+MACHINES = "machines"
+"""The namespace of the samples' machines."""
+_FOLDER = "operator"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A control plane and a rack of one name, with an operator between them."""
+
+    plane: ControlPlane
+    rack: Rack
+
+    @property
+    def name(self) -> str:
+        """Of the rack, the control plane and the operator's process."""
+        return self.rack.name
+
+    @property
+    def operator(self) -> Service:
+        """The operator's process."""
+        return Service("operator", _run(self.name))
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private key whose public half the samples' deployment lets in; made when first asked for."""
+        path = _state(self.name) / "id_ed25519"
+        if not path.exists():
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"rackwright-{self.name}", "-f", str(path)]
+            subprocess.run(command, check=True)
+        return path
+
+    def install(self) -> None:
+        """Apply the CRDs and the operator's rights."""
+        base = REPOSITORY / "manifests/base"
+        self.kubectl("apply", "-k", str(REPOSITORY / "crds"))
+        definitions = [f"--filename={path}" for path in sorted((REPOSITORY / "crds").glob("*.metal.*.yaml"))]
+        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *definitions)
+        self.kubectl("apply", "-f", str(base / "namespace.yaml"))
+        self.kubectl("apply", "-n", NAMESPACE, "-f", str(base / "rbac.yaml"))
+
+    def start_operator(self, *, arguments: Sequence[str] = ()) -> None:
+        """Start the operator with its ServiceAccount's rights, unless it runs, and wait until it is ready."""
+        kubeconfig = _state(self.name) / "operator.kubeconfig"
+        if self.operator.pid is None:
+            controlplane.service_account_kubeconfig(self.plane, NAMESPACE, ACCOUNT, kubeconfig)
+        command: list[str | Path] = [
+            *(venv.ensure("dev"), "-m", "rackwright", "run"),
+            *("--base-url", self.rack.base_url),
+            *("--http-address", f"{self.rack.host_address}:{self.rack.operator_port}"),
+            *("--namespace", NAMESPACE),
+            *("--ramdisk", ramdisk.ensure()),
+            *("--images", osimage.ensure()),
+            *arguments,
+        ]
+        environment = {
+            "KUBECONFIG": str(kubeconfig),
+            "PYTHONPATH": str(REPOSITORY / "operator"),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.operator.start(command, ready=self._operator_is_ready, seconds=60, env=environment)
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        """What kubectl prints; `Unfit` if it fails."""
+        done = self.plane.ctl(*arguments, stdin=stdin)
+        if done.returncode:
+            raise Unfit(
+                f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}",
+                f"see {self.operator.log} and the message",
+            )
+        return done.stdout
+
+    def site(self, node: str = "node-01", image: str = "raw") -> samples.Site:
+        """The values of this rack for the sample manifests."""
+        machine = self.rack.node(node)
+        description = json.loads((osimage.ensure() / "image.json").read_text())
+        facts = next(each for each in description["images"] if each["format"] == image)
+        return samples.Site(
+            bmc_address=machine.bmc_address,
+            boot_mac_address=machine.mac,
+            boot_mode=machine.firmware.value,
+            username=self.rack.username,
+            password=self.rack.password,
+            ca=self.rack.ca,
+            root_disk_serial=machine.disks[0].serial,
+            image_url=f"{self.rack.base_url}/images/{facts['file']}",
+            image_format=image,
+            checksum=facts["checksum"],
+            ssh_key=self.ssh_key.with_suffix(".pub").read_text().strip(),
+        )
+
+    def apply_sample(self, which: str, node: str = "node-01", image: str = "raw") -> Path:
+        """`kubectl apply -k` the sample files with this rack's values; returns the folder they are in."""
+        folder = samples.overlay(_state(self.name) / f"samples-{node}", which, self.site(node, image), node)
+        self.kubectl("apply", "-k", str(folder))
+        return folder
+
+    def machine(self, name: str = "node-01") -> dict[str, Any]:
+        """A machine's record."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", "bmm", name, "-n", MACHINES, "-o", "json"))
+        return found
+
+    def _operator_is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.rack.base_url}/readyz", timeout=2) as answer:  # noqa: S310 (http, ours)
+                return bool(answer.status == 200)  # noqa: PLR2004 (HTTP's OK)
+        except (urllib.error.URLError, TimeoutError, OSError):
+            return False
+
+
+def up(name: str, *, nodes: Sequence[NodeKind] | None = None) -> Installation:
+    """Bring everything up, or what of it doesn't run."""
+    installation = Installation(controlplane.up(name), racks.up(name, nodes))
+    installation.install()
+    installation.start_operator()
+    return installation
+
+
+def find(name: str) -> Installation | None:
+    """What is there of this name, None unless all of it is."""
+    plane = controlplane.find(name)
+    return Installation(plane, racks.load(name)) if plane is not None and name in racks.names() else None
+
+
+def phase_of(installation: Installation, node: str) -> str:
+    """A machine's phase; empty if nobody declared it."""
+    found = installation.plane.ctl("get", "bmm", node, "-n", MACHINES, "-o", "jsonpath={.status.phase}")
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def down(name: str) -> None:
+    """Remove everything that `up` made; the caches stay."""
+    stop(name)
+    racks.down(name)
+
+
+def stop(name: str) -> None:
+    """Remove the operator and the control plane; the rack stays."""
+    Service("operator", _run(name)).stop()
+    controlplane.down(name)
+    for folder in (_run(name), _state(name)):
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        folder.rmdir()
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+
+
+def _run(name: str) -> Path:
+    path = run_dir(name) / _FOLDER
+    path.mkdir(exist_ok=True, mode=0o700)
+    return path
+
+
+def _state(name: str) -> Path:
+    path = state_dir(name) / _FOLDER
+    path.mkdir(exist_ok=True, mode=0o700)
+    return path
