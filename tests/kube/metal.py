@@ -1,0 +1,567 @@
+"""The metal side of a rack, scripted at the wire: BMCs, firmware, the ramdisk's agent and the installed system.
+
+A machine is switched on through its BMC's Redfish service. Then it does over the network what real ones do: it asks
+for its boot script as iPXE does, and if that is the ramdisk, it inspects itself, looks up who it is, beats and takes
+commands over HTTPS as ironic-python-agent does; or it starts from its disk, and if a system was written there, that
+phones home. Tests let it halt at a place on this way, fail there, and ask afterwards what happened.
+
+Every machine has an address of its own in 127.0.0.0/8. All of them live in one thread beside the test's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import gzip
+import hashlib
+import io
+import re
+import ssl
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import aiohttp
+import pycdlib
+import yaml
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.unit.agent.world import identity
+from tests.unit.power.scripted_bmc import PASSWORD, ROOT, USERNAME, ScriptedBmc, System
+
+T = TypeVar("T")
+
+IPXE = "asks for its boot script"
+INSPECTION = "reports its hardware"
+LOOKUP = "looks up who it is"
+WRITING = "writes an image"
+ERASING = "erases its disks"
+FIRST_BOOT = "phones home"
+BOOTED = "runs its system"
+NO_SYSTEM = "has nothing to boot"
+LOCKED = "locked itself down"
+
+BEAT_SECONDS = 1.0
+IPXE_SECONDS = 2.0
+AGAIN_SECONDS = 0.2
+"""Between tries of whatever isn't answered."""
+
+
+def reset(kind: str) -> str:
+    """The place where the BMC was told a reset and has not carried it out."""
+    return f"is told {kind}"
+
+
+@dataclass
+class Installed:
+    """A system on a disk."""
+
+    seed: Mapping[str, Any] = field(repr=False)
+    host_key: str = ""
+    reported: bool = False
+
+    @property
+    def hostname(self) -> str:
+        """Its name, by its seed."""
+        return str(self.seed["meta-data"]["local-hostname"])
+
+
+class Chassis(ScriptedBmc):
+    """A BMC whose machine notices that it is switched."""
+
+    def __init__(self, machine: ScriptedMachine) -> None:
+        super().__init__(one=System())
+        self._machine = machine
+
+    async def _switch(self, system: System, kind: str) -> None:
+        before = system.power
+        await super()._switch(system, kind)
+        if system.power != before:
+            await self._machine.switched(on=system.power == "On")
+
+
+class ScriptedMachine:
+    """One machine. What is public may be used from the test's thread."""
+
+    def __init__(self, metal: Metal, number: int, disks_gib: Mapping[str, int]) -> None:
+        self.number = number
+        self.mac = f"52:54:00:00:{number // 256:02x}:{number % 256:02x}"
+        self.address = f"127.0.{2 + number // 200}.{1 + number % 200}"
+        self.disks_gib = dict(disks_gib)
+        self.bmc = Chassis(self)
+        self.bmc.fail("POST", "ComputerSystem.Reset", self._told)
+        self.bmc_port = 0
+        self.system: Installed | None = None
+        self.journal: list[str] = []
+        """The places that it came to, in order."""
+        self.images_written: list[str] = []
+        """Checksums of the images that were written to the end."""
+        self.write_errors: list[Mapping[str, Any]] = []
+        """How the next writes fail, as IPA reports it."""
+        self._metal = metal
+        self._halts: set[str] = set()
+        self._life: asyncio.Task[None] | None = None
+
+    @property
+    def bmc_address(self) -> str:
+        """For `spec.bmc.address`."""
+        return f"redfish+http://127.0.0.1:{self.bmc_port}{ROOT}Systems/one"
+
+    @property
+    def told(self) -> list[str]:
+        """Every reset that the BMC was given."""
+        return [change.rpartition(" ")[2] for change in self.bmc.changes if change.startswith("Reset")]
+
+    @property
+    def on(self) -> bool:
+        """Whether it is on."""
+        return self.bmc.systems["one"].power == "On"
+
+    def halt_at(self, *places: str) -> None:
+        """Stay at these places until `go_on`."""
+        self._halts |= set(places)
+
+    def go_on(self, *places: str) -> None:
+        """Don't stay there any longer; without places, nowhere."""
+        self._halts -= set(places) or set(self._halts)
+        self._metal.stir()
+
+    def arrived(self, place: str, times: int = 1, seconds: float = 60.0) -> None:
+        """Wait until it has come to this place so many times."""
+        with self._metal.moved:
+            came = self._metal.moved.wait_for(lambda: self.journal.count(place) >= times, seconds)
+        assert came, f"machine {self.number} has not come to {place!r} {times} times: {self.journal}"
+
+    # --- power ---------------------------------------------------------------------------------------------------
+
+    async def switched(self, *, on: bool) -> None:
+        """The power has changed."""
+        await self.end()
+        if on:
+            self._life = asyncio.create_task(self._start())
+
+    async def end(self) -> None:
+        """Whatever runs on it stops at once."""
+        if self._life is not None:
+            self._life.cancel()
+            await asyncio.gather(self._life, return_exceptions=True)
+            self._life = None
+
+    async def _told(self, request: web.Request) -> None:
+        await self._at(reset((await request.json())["ResetType"]))
+
+    async def _at(self, place: str) -> None:
+        with self._metal.moved:
+            self.journal.append(place)
+            self._metal.moved.notify_all()
+        while place in self._halts:
+            await self._metal.stirred.wait()
+
+    # --- firmware and iPXE ---------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        firmware = self.bmc.systems["one"]
+        target = firmware.target
+        if firmware.enabled == "Once":
+            firmware.target, firmware.enabled = "None", "Disabled"
+        connector = aiohttp.TCPConnector(local_addr=(self.address, 0), force_close=True)
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=40)) as http:
+            kernel = None if target == "Hdd" else await self._ipxe(http)
+            if kernel is None:
+                await self._boot_disk(http)
+            else:
+                await Ramdisk(self, self._metal, http, kernel, self._at).run()
+
+    async def _ipxe(self, http: aiohttp.ClientSession) -> Mapping[str, str] | None:
+        """The kernel's arguments if it is to load the ramdisk; None for its disk."""
+        url = f"{self._metal.base_url}/boot/ipxe?mac={self.mac.replace(':', '-')}"
+        while True:
+            await self._at(IPXE)
+            script = await answered(http, url)
+            if (kernel := re.search(r"^kernel --name \S+ (\S+) (.*) \|\| goto again$", script, re.MULTILINE)) is None:
+                following = re.search(r"^chain --replace (\S+)", script, re.MULTILINE)
+                if following is None:
+                    return None
+                url = following[1]
+                await asyncio.sleep(IPXE_SECONDS)
+                continue
+            initrd = re.search(r"^initrd --name \S+ (\S+)", script, re.MULTILINE)
+            assert initrd is not None, script
+            for file in (kernel[1], initrd[1]):
+                await answered(http, file)
+            return dict(argument.partition("=")[::2] for argument in kernel[2].split())
+
+    # --- the installed system ------------------------------------------------------------------------------------
+
+    async def _boot_disk(self, http: aiohttp.ClientSession) -> None:
+        system = self.system
+        if system is None:
+            await self._at(NO_SYSTEM)
+            return
+        if not system.reported:
+            await self._at(FIRST_BOOT)
+            url = system.seed["vendor-data"]["phone_home"]["url"]
+            form = {"pub_key_ed25519": f"{system.host_key} root@host\n", "pub_key_rsa": "N/A", "fqdn": system.hostname}
+            await posted_until(lambda status: status < 400, http, url, data=urlencode(form))
+            system.reported = True
+        await self._at(BOOTED)
+
+
+class Ramdisk:
+    """A ramdisk on a machine, with its agent."""
+
+    def __init__(
+        self,
+        machine: ScriptedMachine,
+        metal: Metal,
+        http: aiohttp.ClientSession,
+        kernel: Mapping[str, str],
+        at: Any,
+    ) -> None:
+        self._machine = machine
+        self._metal = metal
+        self._http = http
+        self._api = kernel["ipa-api-url"]
+        self._inspection = kernel.get("ipa-inspection-callback-url")
+        self._at = at
+        self._token = ""
+        self._uid = ""
+        self._commands: list[dict[str, Any]] = []
+        self._beat = asyncio.Event()
+        self._work: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """From its start until the power goes."""
+        if self._inspection is not None:
+            await self._at(INSPECTION)
+            report = self._report()
+            status = await posted_until(lambda status: status < 500, self._http, self._inspection, json=report)
+            if status != 202:  # IPA ends then, and nobody starts it again
+                await self._at(LOCKED)
+                return
+        await self._look_up()
+        if self._token == "******":
+            await self._at(LOCKED)
+            return
+        self._metal.secrets.add(self._token)
+        app = web.Application(client_max_size=2**26)
+        app.router.add_get("/v1/commands/", self._list)
+        app.router.add_post("/v1/commands/", self._command)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
+        await runner.setup()
+        try:
+            shown = identity(address=self._machine.address)
+            site = web.TCPSite(runner, self._machine.address, 0, ssl_context=self._metal.tls(self._machine.address))
+            await site.start()
+            url = f"https://{self._machine.address}:{runner.addresses[0][1]}"
+            await self._keep_beating({"callback_url": url, "agent_verify_ca": shown.certificate})
+        finally:
+            for task in self._work:
+                task.cancel()
+            await runner.cleanup()
+
+    async def _look_up(self) -> None:
+        await answered(self._http, f"{self._api}/")
+        url = f"{self._api}/v1/lookup?addresses={self._machine.mac}"
+        while not self._uid:
+            await self._at(LOOKUP)
+            with contextlib.suppress(aiohttp.ClientError):
+                async with self._http.get(url) as response:
+                    if response.status == 200:
+                        said = await response.json()
+                        self._uid, self._token = said["node"]["uuid"], said["config"]["agent_token"]
+                        return
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _keep_beating(self, about: Mapping[str, str]) -> None:
+        beat = {**about, "agent_token": self._token, "agent_version": "13.0.0"}
+        while True:
+            self._beat.clear()
+            await posted(self._http, f"{self._api}/v1/heartbeat/{self._uid}", json=beat)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._beat.wait()
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    async def _list(self, request: web.Request) -> web.Response:
+        self._require_token(request)
+        return web.json_response({"commands": self._commands})
+
+    async def _command(self, request: web.Request) -> web.Response:
+        self._require_token(request)
+        if any(command["command_status"] == "RUNNING" for command in self._commands):
+            return web.json_response({"faultstring": "Agent is busy: executing a command"}, status=409)
+        asked = await request.json()
+        command: dict[str, Any] = {
+            "id": f"c-{len(self._commands)}",
+            "command_name": asked["name"].rpartition(".")[2],
+            "command_params": asked["params"],
+            "command_status": "RUNNING",
+            "command_error": None,
+            "command_result": None,
+        }
+        self._commands.append(command)
+        match asked["name"]:
+            case "standby.sync":
+                command |= {"command_status": "SUCCEEDED", "command_result": {"result": "sync: None"}}
+            case "standby.prepare_image":
+                self._go(command, self._write(asked["params"]))
+            case "clean.execute_clean_step" if asked["params"]["step"]["step"] == "erase_disks":
+                self._go(command, self._erase(asked["params"]["step"]))
+            case name:
+                error = {"type": "InvalidCommandError", "code": 400, "message": "Invalid command", "details": name}
+                command |= {"command_status": "FAILED", "command_error": error}
+        return web.json_response(command)
+
+    def _require_token(self, request: web.Request) -> None:
+        if request.query.get("agent_token") != self._token:
+            raise web.HTTPUnauthorized(text='{"faultstring": "Token invalid."}', content_type="application/json")
+
+    def _go(self, command: dict[str, Any], work: Coroutine[Any, Any, Mapping[str, Any]]) -> None:
+        async def carry_out() -> None:
+            command.update(await work)
+            self._beat.set()  # as IPA does when an asynchronous command ends
+
+        task = asyncio.create_task(carry_out())
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _write(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        machine, info = self._machine, params["image_info"]
+        machine.system = None  # from the first byte on, what was there is no more
+        await self._at(WRITING)
+        if machine.write_errors:
+            return {"command_status": "FAILED", "command_error": machine.write_errors.pop(0)}
+        seed = read_seed(params["configdrive"])
+        token = parse_qs(urlsplit(seed["vendor-data"]["phone_home"]["url"]).query)["token"][0]
+        self._metal.secrets.add(token)
+        machine.system = Installed(seed, new_host_key())
+        machine.images_written.append(f"{info['os_hash_algo']}:{info['os_hash_value']}")
+        result = f"prepare_image: image ({info['id']}) written to device /dev/sda root_uuid=None"
+        return {"command_status": "SUCCEEDED", "command_result": {"result": result}}
+
+    async def _erase(self, step: Mapping[str, Any]) -> Mapping[str, Any]:
+        await self._at(ERASING)
+        self._machine.system = None
+        evidence = [
+            {
+                "device": disk["name"],
+                "serial": disk["serial"],
+                "wwn": None,
+                "sizeBytes": disk["size"],
+                "method": "Overwrite",
+                "verified": True,
+                "samples": 64,
+                "message": "64 samples read back as zeros",
+            }
+            for disk in self._disks()
+        ]
+        return {"command_status": "SUCCEEDED", "command_result": {"clean_result": evidence, "clean_step": dict(step)}}
+
+    # --- what it finds -------------------------------------------------------------------------------------------
+
+    def _disks(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": f"/dev/sd{chr(ord('a') + position)}",
+                "model": "SCRIPTED DISK",
+                "size": gib * 2**30,
+                "rotational": False,
+                "wwn": None,
+                "serial": serial,
+                "vendor": "Contoso",
+                "by_path": f"/dev/disk/by-path/pci-0000:00:04.0-scsi-0:0:{position}:0",
+            }
+            for position, (serial, gib) in enumerate(self._machine.disks_gib.items())
+        ]
+
+    def _report(self) -> dict[str, Any]:
+        """As IPA 13 posts it."""
+        machine = self._machine
+        bootif = f"01-{machine.mac.replace(':', '-')}"
+        card = {
+            "name": "enp1s0",
+            "mac_address": machine.mac,
+            "ipv4_address": machine.address,
+            "ipv6_address": "fe80::5054:ff:fe00:7%enp1s0",
+            "has_carrier": True,
+            "lldp": None,
+            "vendor": "0x1af4",
+            "product": "0x0001",
+            "speed_mbps": 10000,
+            "pci_address": "0000:01:00.0",
+            "driver": "virtio_net",
+        }
+        cpu = {
+            "model_name": "Scripted CPU",
+            "frequency": "",
+            "count": 8,
+            "architecture": "x86_64",
+            "flags": ["fpu", "lm"],
+            "socket_count": 1,
+        }
+        inventory = {
+            "interfaces": [card],
+            "cpu": cpu,
+            "disks": self._disks(),
+            "memory": {"total": 16 * 2**30 - 2**25, "physical_mb": 16384},
+            "bmc_address": None,
+            "bmc_v6address": None,
+            "system_vendor": {
+                "product_name": "R1",
+                "serial_number": f"SN{machine.number:04}",
+                "manufacturer": "Contoso",
+                "firmware": {"vendor": "EDK II", "version": "2023.05", "build_date": "05/01/2023"},
+            },
+            "boot": {"current_boot_mode": "uefi", "pxe_interface": bootif},
+            "hostname": "ramdisk",
+        }
+        return {
+            "inventory": inventory,
+            "root_disk": None,
+            "boot_interface": bootif,
+            "configuration": {"collectors": ["default", "logs"], "managers": []},
+            "logs": base64.b64encode(b"journal").decode(),
+            "error": None,
+        }
+
+
+class Metal:
+    """Every scripted machine, and the thread that they live in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.base_url = ""
+        """Where iPXE finds the operator."""
+        self.moved = threading.Condition()
+        self.secrets: set[str] = {PASSWORD}
+        """Whatever must be seen nowhere."""
+        self._folder = folder
+        self._machines: list[ScriptedMachine] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="metal")
+        self.stirred = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            for machine in self._machines:
+                self.do(machine.end())
+                self.do(machine.bmc.stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run this in the machines' thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def machine(self, *, disks_gib: Mapping[str, int] | None = None, listening: bool = True) -> ScriptedMachine:
+        """A new machine, off; disks by serial number. Not `listening`: its BMC refuses connections."""
+        number = len(self._machines) + 1
+        machine = ScriptedMachine(self, number, disks_gib or {f"DISK{number:04}": 16})
+        self._machines.append(machine)
+        machine.bmc_port = self.do(machine.bmc.start())
+        if not listening:
+            self.do(machine.bmc.stop())
+        return machine
+
+    def listen(self, machine: ScriptedMachine) -> None:
+        """Let its BMC answer where it refused connections."""
+        self.do(machine.bmc.start(port=machine.bmc_port))
+
+    def stir(self) -> None:
+        """Have whoever halts look whether it may go on."""
+
+        def wake() -> None:
+            self.stirred.set()
+            self.stirred = asyncio.Event()
+
+        self._loop.call_soon_threadsafe(wake)
+
+    def shown_secrets(self, text: str) -> list[str]:
+        """The secrets that a text holds, plain or as base64."""
+        bmc_tokens = {token for machine in self._machines for token in machine.bmc.tokens}
+        spellings = {s for secret in self.secrets | bmc_tokens for s in (secret, base64_of(secret))}
+        return sorted(spelling for spelling in spellings if spelling in text)
+
+    def tls(self, address: str) -> ssl.SSLContext:
+        """The server's side of the certificate that an agent at this address makes itself."""
+        mine = identity(address=address)
+        file = self._folder / f"{hashlib.sha256(mine.certificate.encode()).hexdigest()[:16]}.pem"
+        file.write_text(mine.certificate + mine.key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file)
+        return context
+
+
+def credentials() -> dict[str, str]:
+    """The data of a Secret that the BMCs accept."""
+    return {"username": base64_of(USERNAME), "password": base64_of(PASSWORD)}
+
+
+def base64_of(text: str) -> str:
+    """Of UTF-8."""
+    return base64.b64encode(text.encode()).decode()
+
+
+async def answered(http: aiohttp.ClientSession, url: str) -> str:
+    """What is at a URL, asked for until it is there."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with http.get(url) as response:
+                if response.status == 200:
+                    return await response.text()
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def posted(http: aiohttp.ClientSession, url: str, **body: Any) -> int:
+    """The status that a post is answered with; 599 if nobody answers."""
+    try:
+        async with http.post(url, **body) as response:
+            return response.status
+    except (aiohttp.ClientError, TimeoutError):
+        return 599
+
+
+async def posted_until(good: Callable[[int], bool], http: aiohttp.ClientSession, url: str, **body: Any) -> int:
+    """Post until the answer's status is good; that status."""
+    while True:
+        if good(status := await posted(http, url, **body)):
+            return status
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+def read_seed(config_drive: str) -> dict[str, Any]:
+    """The files of a cloud-init seed, read as cloud-init does; user data as text."""
+    try:
+        image = gzip.decompress(base64.b64decode(config_drive, validate=True))
+    except (binascii.Error, gzip.BadGzipFile) as error:
+        raise AssertionError("the config drive is no base64 of gzip") from error
+    iso = pycdlib.PyCdlib()
+    iso.open_fp(io.BytesIO(image))
+    files: dict[str, Any] = {}
+    for name in ("meta-data", "network-config", "vendor-data", "user-data"):
+        content = io.BytesIO()
+        iso.get_file_from_iso_fp(content, rr_path=f"/{name}")
+        text = content.getvalue().decode()
+        files[name] = text if name == "user-data" else yaml.safe_load(text)
+    iso.close()
+    return files
+
+
+def new_host_key() -> str:
+    """An SSH host key as ssh-keygen makes one; the public half."""
+    public = Ed25519PrivateKey.generate().public_key()
+    return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

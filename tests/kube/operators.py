@@ -1,0 +1,560 @@
+"""The operator under test: a process of its own with its ServiceAccount's rights, and what it does to the cluster.
+
+What happens to objects is followed by watches, so that tests wait for facts and can say which versions there were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tests.kube.metal import BOOTED, Metal, ScriptedMachine, base64_of, credentials
+
+from lab import controlplane
+from lab.controlplane import ControlPlane
+from lab.paths import REPOSITORY
+from lab.process import wait_until
+
+SYSTEM = "rackwright-system"
+ACCOUNT = "rackwright"
+GROUP = "metal.rackwright.io"
+API = f"{GROUP}/v1alpha1"
+HOST = "127.0.0.1"
+IMAGE_CHECKSUM = f"sha256:{'ab' * 32}"
+PATIENCE = 90.0
+"""Seconds for whatever should happen; the machine that tests run on may be busy."""
+
+COMMISSIONED = ["On", "ForceOff"]
+DEPLOYED = [*COMMISSIONED, "On", "ForceOff", "On"]
+RELEASED = [*DEPLOYED, "GracefulShutdown", "On", "ForceOff"]
+"""What a machine's BMC is told on the way there, if nothing is told twice."""
+
+JSON = dict[str, Any]
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as it:
+        it.bind((HOST, 0))
+        return int(it.getsockname()[1])
+
+
+@dataclass
+class Operator:
+    """One operator's process."""
+
+    kubeconfig: Path
+    folder: Path
+    port: int
+    base_url: str
+    arguments: Sequence[str] = ()
+    log: Path = field(init=False)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.log = self.folder / f"operator-{self.port}.log"
+
+    def start(self, *, ready: str = "readyz") -> None:
+        """Start it, and wait for the probe to succeed; `healthz` for one that is to stand by."""
+        ramdisk = self.folder / "ramdisk"
+        ramdisk.mkdir(exist_ok=True)
+        for name in ("vmlinuz", "initrd"):
+            (ramdisk / name).write_text(name)
+        command = [
+            *(sys.executable, "-m", "rackwright", "run"),
+            *("--base-url", self.base_url),
+            *("--http-address", f"{HOST}:{self.port}"),
+            *("--namespace", SYSTEM),
+            *("--ramdisk", str(ramdisk)),
+            *self.arguments,
+        ]
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PYTHONPATH": str(REPOSITORY / "operator")}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        assert wait_until(lambda: self._ended() or self.probe(ready), PATIENCE), self.text()[-2000:]
+        assert not self._ended(), self.text()[-2000:]
+
+    def probe(self, which: str) -> bool:
+        """Whether `readyz` or `healthz` succeeds."""
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self.port}/{which}", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def send(self, sign: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(sign)
+
+    def end(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        """End it, for sure, and return its exit code."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(sign)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        code, self.process = self.process.returncode, None
+        return code
+
+    def text(self) -> str:
+        """What it has logged."""
+        return self.log.read_text(errors="replace")
+
+    def _ended(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+
+class Watch:
+    """Every version of every object of a kind, in all namespaces, as the API server told of it."""
+
+    def __init__(self, plane: ControlPlane, path: str) -> None:
+        self._news = threading.Condition()
+        self._objects: list[JSON] = []
+        self._deleted: set[str] = set()
+        command = [str(plane.kubectl), f"--kubeconfig={plane.kubeconfig}", "get", "--raw", f"{path}?watch=1"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self._thread = threading.Thread(target=self._read, name=f"watch {path}")
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            event = json.loads(line)
+            with self._news:
+                self._objects.append(event["object"])
+                if event["type"] == "DELETED":
+                    self._deleted.add(event["object"]["metadata"]["uid"])
+                self._news.notify_all()
+
+    def versions(self, wanted: Callable[[JSON], bool]) -> list[JSON]:
+        """Those versions that are wanted, in order."""
+        with self._news:
+            return [each for each in self._objects if wanted(each)]
+
+    def until(self, found: Callable[[], T | None], seconds: float = PATIENCE) -> T | None:
+        """What is looked for, again with every piece of news until it is not None or time is up."""
+        with self._news:
+            self._news.wait_for(lambda: found() is not None, seconds)
+            return found()
+
+    def until_deleted(self, uid: str, seconds: float = PATIENCE) -> None:
+        """Wait until it is gone."""
+        with self._news:
+            gone = self._news.wait_for(lambda: uid in self._deleted, seconds)
+        assert gone, f"{uid} still exists"
+
+
+class Front:
+    """What a Service is: a place where connections go on to an operator that is ready, from the caller's address."""
+
+    def __init__(self) -> None:
+        self.ports: list[int] = []
+        """Of the operators behind it."""
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> int:
+        """Listen; the port."""
+        self._server = await asyncio.start_server(self._accept, HOST, 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Break every connection off."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._forward(reader, writer))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with AsyncExitStack() as stack:
+            stack.callback(writer.close)
+            with suppress(OSError):
+                for port in self.ports:
+                    if not await self._is_ready(port):
+                        continue
+                    caller = writer.get_extra_info("peername")[0]
+                    there, onward = await asyncio.open_connection(HOST, port, local_addr=(caller, 0))
+                    stack.callback(onward.close)
+                    await asyncio.gather(self._pipe(reader, onward), self._pipe(there, writer))
+                    return
+
+    async def _is_ready(self, port: int) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            return False
+        try:
+            writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
+            return b" 200 " in await reader.readline()
+        finally:
+            writer.close()
+
+    async def _pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(2**16):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+
+@dataclass
+class Machine:
+    """One declared machine: its record in the cluster, and the metal behind it."""
+
+    site: Site
+    name: str
+    metal: ScriptedMachine
+    _generation: int = 1
+    """Of spec, by the last `change`."""
+    _mark: int = 0
+    """How many versions of the record there were before it."""
+
+    def declare(self, **spec: Any) -> None:
+        """Create its record, with its BMC's Secret unless that is there."""
+        self.site.create(self.manifest(**spec))
+
+    def manifest(self, **spec: Any) -> JSON:
+        """Its record as a person writes it."""
+        bmc = {"address": self.metal.bmc_address, "credentialsSecretRef": {"name": "bmc"}}
+        return {
+            "apiVersion": API,
+            "kind": "BareMetalMachine",
+            "metadata": {"name": self.name, "namespace": self.site.namespace},
+            "spec": {"bmc": bmc, "bootMACAddress": self.metal.mac, **spec},
+        }
+
+    def restore(self, backup: JSON) -> None:
+        """Create its record from a backup."""
+        self._mark, self._generation = len(self.versions), 1
+        self.site.create(backup)
+
+    def change(self, **spec: Any) -> None:
+        """Merge into its spec; None removes."""
+        self._mark = len(self.versions)
+        patch = json.dumps({"spec": spec})
+        changed = json.loads(self.site.kubectl("patch", "bmm", self.name, "--type=merge", "-p", patch, "-o", "json"))
+        self._generation = changed["metadata"]["generation"]
+
+    def deploy(self, image: str = "debian-12", **more: Any) -> None:
+        """Allocate it and declare a deployment."""
+        self.change(allocation={"owner": "team-search"}, deployment={"image": image, **more})
+
+    def release(self) -> None:
+        """Withdraw deployment and allocation."""
+        self.change(allocation=None, deployment=None)
+
+    def delete(self) -> str:
+        """Ask for its deletion; its uid."""
+        uid = str(self.record()["metadata"]["uid"])
+        self.site.kubectl("delete", "bmm", self.name, "--wait=false")
+        return uid
+
+    @property
+    def versions(self) -> list[JSON]:
+        """Every version of its record that there was."""
+        return self.site.machines.versions(self._mine)
+
+    def record(self) -> JSON:
+        """Its newest record."""
+        return self.versions[-1]
+
+    @property
+    def status(self) -> JSON:
+        """Its newest status."""
+        found: JSON = self.record().get("status", {})
+        return found
+
+    def condition(self, kind: str) -> JSON:
+        """One of its conditions."""
+        return condition(self.status, kind)
+
+    def phases(self) -> list[str]:
+        """The phases that it was in, in order, none twice in a row."""
+        found = [version.get("status", {}).get("phase") for version in self.versions]
+        return [phase for before, phase in zip([None, *found], found, strict=False) if phase and phase != before]
+
+    def until(self, holds: Callable[[JSON], bool], what: str, seconds: float = PATIENCE) -> JSON:
+        """Wait for a status, of those since the last `change` that answer it, that is like this; given up if Failed."""
+
+        def answering() -> list[JSON]:
+            statuses = [version.get("status", {}) for version in self.versions[self._mark :]]
+            return [status for status in statuses if status.get("observedGeneration", 0) >= self._generation]
+
+        def verdict() -> JSON | None:
+            found = answering()
+            wanted = next((status for status in found if holds(status)), None)
+            lost = (
+                bool(found)
+                and found[-1].get("phase") == "Failed"
+                and condition(found[-1], "Stalled")["status"] == "True"
+            )
+            return wanted or ({} if lost else None)
+
+        status = self.site.machines.until(verdict, seconds)
+        assert status, self._unmet(what)
+        return status
+
+    def reaches(self, phase: str, seconds: float = PATIENCE) -> JSON:
+        """Wait until it is in this phase."""
+        return self.until(lambda status: status.get("phase") == phase, f"was {phase}", seconds)
+
+    def stalls(self, reason: str, seconds: float = PATIENCE) -> JSON:
+        """Wait until it is stalled for this reason."""
+        return self.until(
+            lambda s: condition(s, "Stalled").get("status") == "True" and condition(s, "Stalled")["reason"] == reason,
+            f"was stalled by {reason}",
+            seconds,
+        )
+
+    def event(self, reason: str, kind: str = "Warning") -> JSON:
+        """Wait for an Event of this reason."""
+        found = self.site.events.until(
+            lambda: next((e for e in self.events() if (e["reason"], e["type"]) == (reason, kind)), None), PATIENCE
+        )
+        assert found, f"no {kind} Event {reason} of {self.name}: {[e['reason'] for e in self.events()]}"
+        return found
+
+    def events(self) -> list[JSON]:
+        """Its Events, each as it is now, in order."""
+        found = self.site.events.versions(lambda e: e["regarding"].get("name") == self.name)
+        return list({event["metadata"]["uid"]: event for event in found}.values())
+
+    def _mine(self, item: JSON) -> bool:
+        metadata = item["metadata"]
+        return bool(metadata["name"] == self.name and metadata["namespace"] == self.site.namespace)
+
+    def _unmet(self, what: str) -> str:
+        versions = self.versions
+        status = json.dumps(versions[-1].get("status"), indent=1) if versions else "no record"
+        return f"{self.name} never {what}; {self.metal.journal}\n{status}\n{self.site.operator.text()[-3000:]}"
+
+
+@dataclass
+class Site:
+    """A namespace for machines, the metal, and an operator between them."""
+
+    plane: ControlPlane
+    namespace: str
+    metal: Metal
+    operator: Operator
+    machines: Watch
+    events: Watch
+    front: Front
+
+    def another_operator(self) -> Operator:
+        """A second operator behind the same Service, not started."""
+        port = free_port()
+        self.front.ports.append(port)
+        first = self.operator
+        return Operator(first.kubeconfig, first.folder, port, first.base_url, first.arguments)
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        """What kubectl prints, for this namespace."""
+        done = self.plane.ctl("-n", self.namespace, *arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def create(self, *objects: JSON) -> None:
+        """Create objects, in one go."""
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("create", "-f", "-", stdin=json.dumps(listed))
+
+    def machine(self, name: str, **metal: Any) -> Machine:
+        """A machine that nobody has declared yet."""
+        return Machine(self, name, self.metal.machine(**metal))
+
+    def secret(self, name: str, **data: str) -> JSON:
+        """A Secret with these texts."""
+        encoded = {key: base64_of(value) for key, value in data.items()}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": self._metadata(name), "data": encoded}
+
+    def bmc_secret(self, name: str = "bmc") -> JSON:
+        """A Secret that the BMCs accept."""
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": self._metadata(name), "data": credentials()}
+
+    def image(self, name: str, **spec: Any) -> JSON:
+        """An OperatingSystemImage."""
+        url = f"http://{HOST}/{name}.raw"
+        return {
+            "apiVersion": API,
+            "kind": "OperatingSystemImage",
+            "metadata": {"name": name},
+            "spec": {"url": url, "checksum": IMAGE_CHECKSUM, "format": "raw", **spec},
+        }
+
+    def _metadata(self, name: str) -> JSON:
+        return {"name": name, "namespace": self.namespace}
+
+    def assert_discreet(self) -> None:
+        """No secret in the log, in Events, in the machines' records; no traceback, no refusal by the API server."""
+        text = self.operator.text()
+        assert "Traceback" not in text, text[text.index("Traceback") - 500 :][:3000]
+        assert "internal error" not in text, [line for line in text.splitlines() if "internal error" in line]
+        assert " 403 " not in text, [line for line in text.splitlines() if " 403 " in line]
+        places = {"log": text}
+        for kind in ("baremetalmachines", "hardwareinventories", "events.events.k8s.io"):
+            places[kind] = self.kubectl("get", kind, "-o", "json")
+        shown = {place: self.metal.shown_secrets(content) for place, content in places.items()}
+        assert not any(shown.values()), shown
+
+
+@contextmanager
+def site(
+    plane: ControlPlane, folder: Path, namespace: str, *, arguments: Sequence[str] = (), behind_service: bool = False
+) -> Iterator[Site]:
+    """Install the operator's rights, give it a namespace for machines, and run it until the end of the context."""
+    _install(plane, namespace)
+    kubeconfig = controlplane.service_account_kubeconfig(plane, SYSTEM, ACCOUNT, folder / "operator.kubeconfig")
+    with (
+        Metal(folder) as metal,
+        Watch(plane, f"/apis/{API}/baremetalmachines") as machines,
+        Watch(plane, "/apis/events.k8s.io/v1/events") as events,
+    ):
+        port = free_port()
+        front = Front()
+        metal.base_url = f"http://{HOST}:{metal.do(front.start()) if behind_service else port}"
+        front.ports = [port]
+        operator = Operator(kubeconfig, folder, port, metal.base_url, arguments)
+        it = Site(plane, namespace, metal, operator, machines, events, front)
+        it.create(it.bmc_secret())
+        try:
+            operator.start()
+            yield it
+        finally:
+            try:
+                _forget(it)
+            finally:
+                it.operator.end()
+                metal.do(front.stop())
+
+
+def _install(plane: ControlPlane, namespace: str) -> None:
+    """The operator's rights as the manifests have them, and a namespace in which it may read Secrets.
+
+    What other tests declared goes first: no operator has seen it, and it names BMCs that nobody may talk to.
+    """
+    for kind in ("baremetalmachines", "operatingsystemimages"):
+        removed = plane.ctl("delete", kind, "--all", "--all-namespaces")
+        assert removed.returncode == 0, removed.stderr
+    base = REPOSITORY / "manifests/base"
+    for arguments in (
+        ("--server-side", "-f", str(base / "namespace.yaml")),
+        ("--server-side", "-n", SYSTEM, "-f", str(base / "rbac.yaml")),
+    ):
+        applied = plane.ctl("apply", *arguments)
+        assert applied.returncode == 0, applied.stderr
+    sample = (REPOSITORY / "manifests/samples/machines-namespace.yaml").read_text()
+    made = plane.ctl("create", "-f", "-", stdin=sample.replace(": machines", f": {namespace}"))
+    assert made.returncode == 0, made.stderr
+
+
+def _forget(it: Site) -> None:
+    """Let go of what is left, so that no later operator looks for metal that is gone."""
+    if it.operator.probe("readyz"):
+        it.kubectl("annotate", "bmm", "--all", f"{GROUP}/force-delete=true")
+    else:
+        for name in it.kubectl("get", "bmm", "-o", "name").split():
+            it.kubectl("patch", name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    it.kubectl("delete", "bmm", "--all", "--timeout=60s")
+    it.plane.ctl("delete", "osimage", "--all")
+    it.plane.ctl("delete", "namespace", it.namespace, "--wait=false")
+
+
+def deployed(here: Site, *names: str) -> list[Machine]:
+    """Machines that run their system."""
+    nodes = ready(here, *names)
+    for node in nodes:
+        node.deploy()
+    for node in nodes:
+        node.reaches("Deployed")
+        node.metal.arrived(BOOTED)
+    return nodes
+
+
+def ready(here: Site, *names: str) -> list[Machine]:
+    """Machines in the pool."""
+    nodes = [here.machine(name) for name in names]
+    here.create(*(node.manifest() for node in nodes))
+    for node in nodes:
+        node.reaches("Ready")
+    return nodes
+
+
+def attempts(node: Machine, name: str) -> set[tuple[str, int]]:
+    """Every attempt at an operation that its record ever told of: id and number."""
+    operations = [version.get("status", {}).get("operation") or {} for version in node.versions]
+    return {(operation["id"], operation["attempt"]) for operation in operations if operation.get("name") == name}
+
+
+def condition(status: Mapping[str, Any], kind: str) -> JSON:
+    """One condition of a status; empty if it isn't set."""
+    return next((c for c in status.get("conditions", ()) if c["type"] == kind), {})
+
+
+def moment(text: str) -> datetime:
+    """A time of the API's."""
+    return datetime.fromisoformat(text)
+
+
+def elapsed(since: float) -> float:
+    """Seconds by the monotonic clock."""
+    return time.monotonic() - since
+
+
+def operator_requests(before: Mapping[controlplane.Requests, int], after: Mapping[controlplane.Requests, int]) -> JSON:
+    """What the operator asked of the API server between two readings, without watches, listings and the Lease.
+
+    A GET of a machine is the garbage collector's, who looks up an inventory's owner: the operator never does that.
+    """
+    counted: JSON = {}
+    for request in after:
+        asked = after[request] - before.get(request, 0)
+        ours = request.group in (GROUP, "events.k8s.io") or request.resource == "secrets"
+        collector = (request.verb, request.resource) == ("GET", "baremetalmachines")
+        if asked and ours and not collector and request.verb not in ("WATCH", "LIST"):
+            resource = "/".join(part for part in (request.resource, request.subresource) if part)
+            counted[f"{request.verb} {resource}"] = asked
+    return counted
+
+
+def total(counted: Mapping[str, int], but: Collection[str] = ()) -> int:
+    """The sum of such counts."""
+    return sum(count for request, count in counted.items() if request not in but)

@@ -1,0 +1,217 @@
+"""A machine's whole life with nothing in its way: phases, Events, records, and what it costs the API server."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from tests.kube.metal import BOOTED
+from tests.kube.operators import (
+    IMAGE_CHECKSUM,
+    PATIENCE,
+    Machine,
+    Site,
+    condition,
+    operator_requests,
+    site,
+    total,
+)
+
+from lab import controlplane
+from lab.controlplane import ControlPlane
+from lab.process import wait_until
+
+pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f you@example.org"
+MOST_REQUESTS = 11
+"""Of one machine's way into the pool, and of its deployment."""
+USER_DATA = "#cloud-config\nwrite_files: [{path: /etc/motd, content: the-tenants-own-words}]\n"
+
+
+@pytest.fixture(scope="module")
+def here(
+    control_plane: ControlPlane,
+    crds: None,  # noqa: ARG001 (the operator watches them)
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Site]:
+    with site(control_plane, tmp_path_factory.mktemp("life"), "life") as it:
+        it.metal.secrets.add("the-tenants-own-words")
+        it.create(it.image("debian-12"), it.secret("user-data", userData=USER_DATA))
+        yield it
+
+
+@pytest.fixture(scope="module")
+def node(here: Site) -> Machine:
+    return here.machine("node-01")
+
+
+def requests(here: Site) -> dict[controlplane.Requests, int]:
+    """The API server's counts while the operator holds still: what a test asks for then isn't counted as its doing."""
+    return controlplane.requests_by_verb(here.plane)
+
+
+def settled(here: Site, node: Machine, phase: str) -> None:
+    """Wait until the machine is in a phase and Ready, and nothing more is written about it for a moment."""
+    node.until(
+        lambda s: s.get("phase") == phase and condition(s, "Ready")["status"] == "True", f"was {phase} and Ready"
+    )
+    counts = [-1, -2]
+
+    def quiet() -> bool:
+        counts.append(total(operator_requests({}, requests(here))))
+        return counts[-1] == counts[-2]
+
+    assert wait_until(quiet, PATIENCE, every=1.0)
+
+
+# One machine, whose story the tests tell in order.
+
+
+def test_a_declared_machine_is_commissioned_and_ready(here: Site, node: Machine) -> None:
+    here.operator.send(signal.SIGSTOP)
+    node.declare()
+    before = requests(here)
+    here.operator.send(signal.SIGCONT)
+    settled(here, node, "Ready")
+    asked = operator_requests(before, requests(here))
+    print(f"\nAPI requests from declared to Ready: {total(asked)} {asked}")
+    assert total(asked) <= MOST_REQUESTS
+    assert node.phases() == ["Commissioning", "Ready"]
+    assert not node.metal.on
+    assert node.metal.told == ["On", "ForceOff"]
+
+
+def test_its_hardware_is_in_status_and_in_an_inventory_that_it_owns(here: Site, node: Machine) -> None:
+    assert node.status["hardware"] == {
+        "cpus": 8, "memoryMiB": 16384, "disks": 1, "diskGiB": 16, "nics": 1,
+        "vendor": "Contoso", "model": "R1", "serial": "SN0001",
+    }  # fmt: skip
+    inventory = json.loads(here.kubectl("get", "hwi", node.name, "-o", "json"))
+    (owner,) = inventory["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"]) == ("BareMetalMachine", node.record()["metadata"]["uid"])
+    assert [disk["serial"] for disk in inventory["report"]["disks"]] == ["DISK0001"]
+    assert inventory["report"]["biosAttributes"] == {"ProcTurboMode": "Enabled", "Cores": "8"}
+    assert node.record()["metadata"]["finalizers"] == ["metal.rackwright.io/release"]
+
+
+def test_every_condition_is_set_and_says_why(node: Machine) -> None:
+    said = {c["type"]: (c["status"], c["reason"]) for c in node.status["conditions"]}
+    assert said["Ready"] == ("True", "Available")
+    assert said["Reconciling"][0] == said["Stalled"][0] == "False"
+    assert said["BMCReachable"] == ("True", "Answered")
+    assert {"Commissioned", "TestsPassed", "Allocated", "Deployed", "LayoutCompatible"} <= set(said)
+    assert all(c["observedGeneration"] == 1 for c in node.status["conditions"])
+
+
+def test_an_idle_machine_costs_nothing(here: Site, node: Machine) -> None:
+    before, version = requests(here), node.record()["metadata"]["resourceVersion"]
+    asked_of_bmc = len(node.metal.bmc.requests)
+    time.sleep(4)  # nothing is what is waited for
+    assert operator_requests(before, requests(here)) == {}
+    assert node.record()["metadata"]["resourceVersion"] == version
+    assert len(node.metal.bmc.requests) == asked_of_bmc
+
+
+def test_an_allocated_machine_is_reserved_and_left_alone(node: Machine) -> None:
+    told = list(node.metal.told)
+    node.change(allocation={"owner": "team-search"})
+    status = node.reaches("Allocated")
+    assert status["owner"] == "team-search"
+    assert node.condition("Ready")["reason"] == "AwaitingDeployment"
+    node.change(allocation=None)
+    assert "owner" not in node.reaches("Ready")
+    node.event("AllocationWithdrawn", "Normal")
+    assert node.metal.told == told
+
+
+def test_a_deployment_ends_when_the_system_phones_home(here: Site, node: Machine) -> None:
+    here.operator.send(signal.SIGSTOP)
+    node.deploy(hostname="web-1", sshAuthorizedKeys=[KEY], userDataSecretRef={"name": "user-data"})
+    before = requests(here)
+    here.operator.send(signal.SIGCONT)
+    settled(here, node, "Deployed")
+    asked = operator_requests(before, requests(here))
+    print(f"\nAPI requests from Ready to Deployed: {total(asked)} {asked}")
+    assert total(asked) <= MOST_REQUESTS
+    assert node.phases()[-2:] == ["Deploying", "Deployed"]
+    node.metal.arrived(BOOTED)
+    assert node.metal.images_written == [IMAGE_CHECKSUM]
+    assert node.metal.told[2:] == ["On", "ForceOff", "On"]
+
+
+def test_what_is_installed_is_recorded_with_address_and_host_keys(node: Machine) -> None:
+    system, installed = node.metal.system, node.status["installed"]
+    assert system is not None
+    assert installed["image"] == "debian-12"
+    assert installed["checksum"] == IMAGE_CHECKSUM
+    assert installed["hostname"] == "web-1"
+    assert installed["addresses"] == [node.metal.address]
+    assert installed["sshHostKeys"] == [system.host_key]
+    assert "operation" not in node.status
+    assert "lastFailure" not in node.status
+    remembered = json.loads(node.record()["metadata"]["annotations"]["metal.rackwright.io/installed"])
+    assert remembered == {"addresses": [], "sshHostKeys": [], **installed}
+
+
+def test_the_system_was_told_what_its_owner_declared(node: Machine) -> None:
+    system = node.metal.system
+    assert system is not None
+    assert system.seed["meta-data"]["local-hostname"] == "web-1"
+    assert system.seed["meta-data"]["public-keys"] == [KEY]
+    assert system.seed["user-data"] == USER_DATA
+
+
+def test_a_deployed_machine_is_not_touched(here: Site, node: Machine) -> None:
+    before, told, version = requests(here), list(node.metal.told), node.record()["metadata"]["resourceVersion"]
+    time.sleep(4)  # nothing is what is waited for
+    assert operator_requests(before, requests(here)) == {}
+    assert (node.metal.told, node.record()["metadata"]["resourceVersion"]) == (told, version)
+
+
+def test_a_withdrawn_deployment_is_released_with_evidence(here: Site, node: Machine) -> None:
+    node.release()
+    settled(here, node, "Ready")
+    (erased,) = node.status["erasure"]
+    assert (erased["device"], erased["serial"], erased["method"], erased["verified"]) == (
+        "/dev/sda", "DISK0001", "Overwrite", True,
+    )  # fmt: skip
+    assert node.metal.system is None
+    assert not node.metal.on
+    assert "installed" not in node.status
+    assert "owner" not in node.status
+    assert "metal.rackwright.io/installed" not in node.record()["metadata"].get("annotations", {})
+    assert node.metal.told[5:8] == ["GracefulShutdown", "On", "ForceOff"]
+
+
+def test_the_history_tells_what_was_done(node: Machine) -> None:
+    told = [(entry["name"], entry["outcome"], entry["attempts"]) for entry in node.status["history"]]
+    assert told == [("Release", "Succeeded", 1), ("Deploy", "Succeeded", 1), ("Commission", "Succeeded", 1)]
+
+
+def test_there_is_one_event_for_each_phase_change_and_none_else(node: Machine) -> None:
+    events = node.events()
+    assert [event["action"] for event in events] == node.phases()
+    assert {event["type"] for event in events} == {"Normal"}
+    assert [(event["reason"], event["series"]["count"]) for event in events if "series" in event] == [
+        ("AllocationDeclared", 2)  # what recurs is counted
+    ]
+
+
+def test_several_machines_go_at_once(here: Site) -> None:
+    nodes = [here.machine(f"crowd-{number}") for number in range(1, 7)]
+    here.create(*(node.manifest() for node in nodes))
+    for node in nodes:
+        node.reaches("Ready")
+        node.deploy()
+    for node in nodes:
+        status = node.reaches("Deployed")
+        assert status["installed"]["addresses"] == [node.metal.address]
+        assert len(node.metal.images_written) == 1
+
+
+def test_nothing_of_it_shows_a_secret_a_traceback_or_a_refusal(here: Site) -> None:
+    here.assert_discreet()

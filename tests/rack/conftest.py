@@ -1,0 +1,23 @@
+"""The virtual rack that the tests of this folder share: brought up once, removed at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lab import rack as racks
+from lab.rack import Rack
+
+NAME = "test"
+
+
+@pytest.fixture(scope="session")
+def rack() -> Iterator[Rack]:
+    """A rack of two nodes, UEFI and Legacy BIOS. RACKWRIGHT_KEEP_RACK=1 leaves it standing for a look at it."""
+    try:
+        yield racks.up(NAME)
+    finally:
+        if os.environ.get("RACKWRIGHT_KEEP_RACK") != "1":
+            racks.down(NAME)

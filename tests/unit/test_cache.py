@@ -1,0 +1,270 @@
+"""What is known of machines and images: the newest version, who shares a MAC address or BMC, who is to boot what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rackwright.api.image import OperatingSystemImageSpec
+from rackwright.cache import Cache, Key, Machine
+
+MAC = "52:54:00:00:00:07"
+OTHER_MAC = "52:54:00:00:00:08"
+BMC = "redfish+https://10.0.0.7/redfish/v1/Systems/1"
+OTHER_BMC = "redfish+https://10.0.0.8/redfish/v1/Systems/1"
+EARLY, LATE = "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"
+
+
+def item(name: str = "node-07", *, version: int = 1, mac: str = MAC, bmc: str = BMC, **changes: Any) -> dict[str, Any]:
+    """A machine as the API server tells of it."""
+    metadata = {
+        "namespace": "rack-a",
+        "name": name,
+        "uid": changes.pop("uid", f"uid-{name}"),
+        "resourceVersion": str(version),
+        "generation": 1,
+        "creationTimestamp": changes.pop("created", EARLY),
+        **changes.pop("metadata", {}),
+    }
+    spec = {"bootMACAddress": mac, "bmc": {"address": bmc}, **changes.pop("spec", {})}
+    return {"metadata": metadata, "spec": spec, "status": changes.pop("status", {})}
+
+
+def machine(*arguments: Any, **keywords: Any) -> Machine:
+    return Machine.read(item(*arguments, **keywords))
+
+
+def in_operation(name: str, step: str, phase: str) -> dict[str, Any]:
+    """A status with an operation under way."""
+    at = "2026-01-01T00:00:00Z"
+    operation = {"id": "op-1", "name": name, "attempt": 2, "step": step}
+    return {"phase": phase, "operation": {**operation, "beganAt": at, "startedAt": at, "deadline": at}}
+
+
+IMAGE = OperatingSystemImageSpec.model_validate(
+    {"url": "http://10.0.0.1/a.raw", "checksum": f"sha256:{'ab' * 32}", "format": "raw"}
+)
+
+
+# --- versions -----------------------------------------------------------------------------------------------------
+
+
+def test_the_newer_version_wins_whoever_brings_it_first() -> None:
+    cache, newer = Cache(), machine(version=5)
+    assert cache.put(newer) == {newer.key}
+    assert cache.put(machine(version=4)) == set()
+    assert cache.put(machine(version=5)) == set()
+    assert cache.get(newer.key) is newer
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    cache = Cache()
+    cache.put(machine(version=99))
+    assert cache.put(machine(version=100))
+
+
+def test_a_machine_that_was_made_anew_under_its_name_is_another_one() -> None:
+    cache = Cache()
+    cache.put(machine(version=9, uid="first"))
+    cache.put(machine(version=10, uid="second"))
+    assert cache.with_uid("second")
+    assert cache.with_uid("first") is None
+
+
+def test_what_comes_late_of_an_earlier_machine_does_not_displace_its_successor() -> None:
+    cache, second = Cache(), machine(version=10, uid="second")
+    cache.put(second)
+    assert cache.put(machine(version=9, uid="first")) == set()
+    assert cache.get(second.key) is second
+
+
+def test_the_end_of_an_earlier_machine_does_not_remove_its_successor() -> None:
+    cache = Cache()
+    cache.put(machine(version=10, uid="second"))
+    assert cache.remove(Key("rack-a", "node-07"), "first") == set()
+    assert cache.with_uid("second")
+
+
+def test_a_removed_machine_is_found_by_nothing() -> None:
+    cache, gone = Cache(), machine(status=in_operation("Commission", "BootRamdisk", "Commissioning"))
+    cache.put(gone)
+    cache.remove(gone.key, gone.uid)
+    assert not list(cache)
+    assert (cache.get(gone.key), cache.with_uid(gone.uid)) == (None, None)
+    assert (cache.by_mac([MAC]), cache.by_uid(gone.uid)) == (None, None)
+    assert not cache.knows(MAC)
+
+
+async def test_whoever_waits_for_a_change_is_told_of_it_and_of_the_end() -> None:
+    cache = Cache()
+    cache.put(machine(version=1))
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: cache.put(machine(version=2)),
+        lambda: cache.remove(Key("rack-a", "node-07"), "uid-node-07"),
+    )
+    for change in changes:
+        waiting = asyncio.create_task(cache.changed("uid-node-07"))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        change()
+        async with asyncio.timeout(5):
+            await waiting
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_schema_should_have_refused_is_named_by_its_field_without_its_value() -> None:
+    broken = item(spec={"commissioning": {"timeout": "the-tenants-secret"}})
+    with pytest.raises(ValueError, match=r"rack-a/node-07: commissioning\.timeout can't be read") as caught:
+        Machine.read(broken)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_unreadable_annotation_still_says_that_something_is_installed() -> None:
+    notes = {"metal.rackwright.io/installed": "{half of it"}
+    evidence = machine(metadata={"annotations": notes}).evidence
+    assert evidence is not None
+    assert evidence.hostname == "unknown"
+
+
+def test_the_annotation_says_what_is_installed() -> None:
+    notes = {"metal.rackwright.io/installed": json.dumps({"image": "debian-12", "hostname": "web-1"})}
+    evidence = machine(metadata={"annotations": notes}).evidence
+    assert evidence is not None
+    assert (evidence.image, evidence.hostname) == ("debian-12", "web-1")
+
+
+# --- twins --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [{"bmc": OTHER_BMC}, {"mac": OTHER_MAC}], ids=["one MAC address", "one BMC"])
+def test_the_younger_of_two_has_a_twin_and_the_older_has_none(shared: dict[str, str]) -> None:
+    cache, older = Cache(), machine("older", created=EARLY)
+    younger = machine("younger", created=LATE, **shared)
+    assert cache.put(younger) == {younger.key}
+    assert cache.put(older) == {older.key, younger.key}, "the younger has to be looked at again"
+    assert cache.twin_of(younger) == older.key
+    assert cache.twin_of(older) is None
+
+
+def test_of_two_made_in_one_second_one_is_the_older_on_every_day() -> None:
+    cache, first, second = Cache(), machine("a", uid="1"), machine("b", uid="2")
+    cache.put(first)
+    cache.put(second)
+    assert (cache.twin_of(first), cache.twin_of(second)) == (None, first.key)
+
+
+def test_a_bmc_is_the_same_however_its_address_is_spelled() -> None:
+    cache, older = Cache(), machine("older", bmc="redfish+https://BMC.example/redfish/v1/Systems/1")
+    younger = machine(
+        "younger", created=LATE, mac=OTHER_MAC, bmc="redfish+https://bmc.example:443/redfish/v1/Systems/1/"
+    )
+    cache.put(older)
+    cache.put(younger)
+    assert cache.twin_of(younger) == older.key
+
+
+def test_a_machine_that_holds_data_keeps_its_bmc_from_an_older_record_that_names_it_by_mistake() -> None:
+    cache = Cache()
+    spare, used = machine("spare"), machine("used", created="2026-06-01T00:00:00Z", status={"installed": {}})
+    cache.put(spare)
+    cache.put(used)
+    assert cache.twin_of(spare) == used.key
+    assert cache.twin_of(used) is None
+    booting = machine(
+        "used", version=2, status={"installed": {}, **in_operation("Release", "BootRamdisk", "Releasing")}
+    )
+    cache.put(booting)
+    boot = cache.by_mac((MAC,))
+    assert boot is not None
+    assert boot.name == "used"
+
+
+def test_a_machine_is_nobodys_twin_once_the_other_is_gone_or_has_another_address() -> None:
+    for end in ("removed", "changed"):
+        cache, older, younger = Cache(), machine("older"), machine("younger", created=LATE)
+        cache.put(older)
+        cache.put(younger)
+        if end == "removed":
+            affected = cache.remove(older.key, older.uid)
+        else:
+            affected = cache.put(machine("older", version=2, mac=OTHER_MAC, bmc=OTHER_BMC))
+        assert younger.key in affected
+        assert cache.twin_of(younger) is None
+
+
+def test_machines_without_a_bmc_or_mac_address_are_nobodys_twins() -> None:
+    live = {"deployment": {"existing": True}, "allocation": {"owner": "team"}, "bmc": None, "bootMACAddress": None}
+    cache = Cache()
+    for name in ("a", "b"):
+        cache.put(Machine.read(item(name, spec=live)))
+    assert [cache.twin_of(found) for key in cache if (found := cache.get(key))] == [None, None]
+
+
+# --- images -------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_wakes_the_machines_that_name_it_and_only_when_it_changed() -> None:
+    wanted = {"allocation": {"owner": "team"}, "deployment": {"image": "debian-12"}}
+    cache, named = Cache(), machine("named", spec=wanted)
+    cache.put(named)
+    cache.put(machine("other", mac=OTHER_MAC, bmc=OTHER_BMC))
+    assert cache.put_image("debian-12", IMAGE) == {named.key}
+    assert cache.put_image("debian-12", IMAGE) == set()
+    assert cache.image("debian-12") == IMAGE
+    assert cache.put_image("debian-12", None) == {named.key}
+    assert cache.image("debian-12") is None
+
+
+# --- boots --------------------------------------------------------------------------------------------------------
+
+IN_RAMDISK = [
+    ("Commission", "BootRamdisk", "Commissioning"),
+    ("Deploy", "WriteImage", "Deploying"),
+    ("Release", "EraseDisks", "Releasing"),
+    ("Rescue", "OpenRescue", "Rescue"),
+]
+ELSEWHERE = [
+    ("Commission", "", "Commissioning"),
+    ("Commission", "PowerOff", "Commissioning"),
+    ("Commission", "ShutDown", "Commissioning"),
+    ("Deploy", "BootDisk", "Deploying"),
+]
+
+
+@pytest.mark.parametrize(("name", "step", "phase"), IN_RAMDISK)
+def test_a_machine_that_is_to_be_in_the_ramdisk_is_found_by_its_mac_address(name: str, step: str, phase: str) -> None:
+    cache = Cache()
+    cache.put(machine(status=in_operation(name, step, phase)))
+    boot = cache.by_mac([OTHER_MAC, MAC])
+    assert boot is not None
+    assert (boot.name, boot.operation_id, boot.attempt) == ("node-07", "op-1", 2)
+    assert boot.wants_inventory is (name == "Commission")
+    assert boot.agent_known is (step != "BootRamdisk")
+
+
+@pytest.mark.parametrize(("name", "step", "phase"), ELSEWHERE)
+def test_no_other_machine_is_told_to_boot_the_ramdisk(name: str, step: str, phase: str) -> None:
+    cache = Cache()
+    cache.put(machine(status=in_operation(name, step, phase)))
+    assert cache.by_mac([MAC]) is None
+    assert cache.knows(MAC)
+
+
+def test_a_machine_at_rest_boots_its_disk() -> None:
+    cache = Cache()
+    cache.put(machine(status={"phase": "Deployed"}))
+    assert cache.by_mac([MAC]) is None
+
+
+def test_a_mac_address_that_two_claim_is_the_olders() -> None:
+    cache = Cache()
+    cache.put(machine("younger", created=LATE, bmc=OTHER_BMC, status=in_operation(*IN_RAMDISK[0])))
+    assert cache.by_mac([MAC]) is not None
+    cache.put(machine("older", status={"phase": "Ready"}))
+    assert cache.by_mac([MAC]) is None

@@ -1,0 +1,110 @@
+"""dnsmasq's configuration: what each kind of firmware is told, and that dnsmasq itself accepts it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from pathlib import Path
+
+import pytest
+
+from rackwright.netboot.dnsmasq import LOADER_ARM64, LOADERS, Leases, NetbootService, ProxyDHCP, render
+
+NETWORK = IPv4Network("10.0.0.0/24")
+OURS = NetbootService(
+    interface="eth1",
+    addressing=Leases(IPv4Address("10.0.0.100"), IPv4Address("10.0.0.199"), NETWORK, lease_file="/run/leases"),
+    base_url="http://10.0.0.2:8080",
+    tftp_root="/usr/lib/ipxe",
+)
+THEIRS = replace(OURS, addressing=ProxyDHCP(NETWORK, server=NETWORK[1]))
+
+
+def lines(service: NetbootService) -> list[str]:
+    return render(service).splitlines()
+
+
+def test_ipxe_is_sent_to_the_operators_script_with_its_mac() -> None:
+    script = "dhcp-boot=tag:ipxe,http://10.0.0.2:8080/boot/ipxe?mac=${mac:hexhyp}"
+    assert script in lines(OURS)
+
+
+def test_ipxe_takes_a_proxys_word_because_it_names_a_next_server() -> None:
+    assert "dhcp-boot=tag:ipxe,http://10.0.0.2:8080/boot/ipxe?mac=${mac:hexhyp},,10.0.0.1" in lines(THEIRS)
+
+
+def test_bare_firmware_is_given_ipxe_by_its_architecture() -> None:
+    assert "dhcp-match=set:bios,option:client-arch,0" in lines(OURS)
+    assert "dhcp-boot=tag:!ipxe,tag:bios,undionly.kpxe" in lines(OURS)
+    assert "dhcp-match=set:efi-x64,option:client-arch,7" in lines(OURS)
+    assert "dhcp-boot=tag:!ipxe,tag:efi-x64,snponly.efi" in lines(OURS)
+
+
+def test_firmware_that_boots_over_http_is_given_a_url_and_the_class_it_insists_on() -> None:
+    assert "dhcp-match=set:efi-x64-http,option:client-arch,16" in lines(OURS)
+    assert "dhcp-boot=tag:!ipxe,tag:efi-x64-http,http://10.0.0.2:8080/boot/files/snponly.efi" in lines(OURS)
+    assert "dhcp-option-force=tag:!ipxe,tag:efi-x64-http,60,HTTPClient" in lines(OURS)
+
+
+def test_arm_servers_need_only_their_loader() -> None:
+    both = lines(replace(OURS, loaders=(*LOADERS, LOADER_ARM64)))
+    assert "dhcp-boot=tag:!ipxe,tag:efi-arm64,snponly-arm64.efi" in both
+    assert "dhcp-boot=tag:!ipxe,tag:efi-x64,snponly.efi" in both
+
+
+def test_a_network_that_leads_nowhere_has_no_router_and_no_dns() -> None:
+    assert "dhcp-option=option:router" in lines(OURS)
+    assert "dhcp-option=option:dns-server" in lines(OURS)
+
+
+def test_a_router_and_name_servers_are_passed_on() -> None:
+    leases = Leases(
+        *(NETWORK[100], NETWORK[199], NETWORK, "/run/leases"), router=NETWORK[1], dns=(NETWORK[3], NETWORK[4])
+    )
+    routed = lines(replace(OURS, addressing=leases))
+    assert "dhcp-option=option:router,10.0.0.1" in routed
+    assert "dhcp-option=option:dns-server,10.0.0.3,10.0.0.4" in routed
+
+
+def test_a_proxy_gives_out_no_address() -> None:
+    assert "dhcp-range=10.0.0.0,proxy,255.255.255.0" in lines(THEIRS)
+    assert not any("lease" in line or "authoritative" in line for line in lines(THEIRS))
+
+
+def test_a_proxy_offers_ipxe_to_bare_firmware_only() -> None:
+    services = [line for line in lines(THEIRS) if line.startswith("pxe-service=")]
+    assert services
+    assert all(line.startswith("pxe-service=tag:!ipxe,") for line in services)
+
+
+@pytest.mark.parametrize(
+    "base_url", ["http://10.0.0.2:8080/", "ftp://10.0.0.2", "http://a,b", "http://a\nuser=root", ""]
+)
+def test_a_url_that_would_say_something_else_to_dnsmasq_is_refused(base_url: str) -> None:
+    with pytest.raises(ValueError, match=r"URL|dnsmasq"):
+        replace(OURS, base_url=base_url)
+
+
+def test_a_proxy_outside_its_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="no address in"):
+        ProxyDHCP(NETWORK, server=IPv4Address("10.0.1.1"))
+
+
+def test_a_range_outside_its_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="no range"):
+        Leases(IPv4Address("10.0.1.1"), IPv4Address("10.0.1.9"), NETWORK, "/run/leases")
+
+
+@pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed")
+@pytest.mark.parametrize("service", [OURS, THEIRS], ids=["leases", "proxy"])
+@pytest.mark.parametrize("advertise", [None, IPv6Network("fd00:1::/64")], ids=["silent", "advertising"])
+def test_dnsmasq_accepts_it(service: NetbootService, advertise: IPv6Network | None, tmp_path: Path) -> None:
+    configuration = tmp_path / "dnsmasq.conf"
+    whole = replace(service, advertise=advertise, loaders=(*LOADERS, LOADER_ARM64), log_exchanges=True)
+    configuration.write_text(render(whole))
+    checked = subprocess.run(
+        ["dnsmasq", "--test", f"--conf-file={configuration}"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr

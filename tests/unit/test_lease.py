@@ -1,0 +1,206 @@
+"""Leadership by a Lease: one holds it, a silent holder loses it, and nobody acts who can't be sure to hold it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from rackwright.kube import Conflict, Unavailable
+from rackwright.lease import Leadership, Terms
+
+SHORT = Terms(duration=1.0, deadline=0.5, period=0.05)
+
+
+class Leases:
+    """The API server's one Lease, which may fall silent or be overtaken by another writer."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Any] | None = None
+        self.silent = False
+        self.writes = 0
+
+    async def lease(self, namespace: str, name: str, *, seconds: float) -> dict[str, Any] | None:
+        assert (namespace, name) == ("rackwright-system", "rackwright")
+        assert seconds <= SHORT.deadline, "an answer that comes later is worthless"
+        self._answer()
+        return copy.deepcopy(self.stored)
+
+    async def put_lease(
+        self, _namespace: str, _name: str, body: Mapping[str, Any], *, seconds: float
+    ) -> dict[str, Any]:
+        assert seconds <= SHORT.deadline
+        self._answer()
+        version = (self.stored or {"metadata": {}})["metadata"].get("resourceVersion")
+        if body["metadata"].get("resourceVersion") != version:
+            raise Conflict("somebody else wrote first")
+        self.writes += 1
+        self.stored = copy.deepcopy(dict(body))
+        self.stored["metadata"] = {**body["metadata"], "resourceVersion": str(self.writes)}
+        return self.stored
+
+    def _answer(self) -> None:
+        if self.silent:
+            raise Unavailable("no answer")
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        assert self.stored is not None
+        spec: dict[str, Any] = self.stored["spec"]
+        return spec
+
+
+def candidate(leases: Leases, identity: str, terms: Terms = SHORT) -> Leadership:
+    return Leadership(leases, "rackwright-system", "rackwright", identity, terms)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def kept(leadership: Leadership) -> AsyncIterator[asyncio.Task[None]]:
+    """A leader that renews."""
+    keeping = asyncio.create_task(leadership.keep())
+    yield keeping
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def within(seconds: float, leadership: Leadership) -> None:
+    async with asyncio.timeout(seconds):
+        await leadership.acquire()
+
+
+async def test_the_first_takes_the_lease_and_says_for_how_long() -> None:
+    leases = Leases()
+    first = candidate(leases, "first")
+    assert not first.holds()
+    await within(5, first)
+    assert first.holds()
+    assert leases.spec["holderIdentity"] == "first"
+    assert leases.spec["leaseDurationSeconds"] == 1
+    assert leases.spec["leaseTransitions"] == 1
+
+
+async def test_a_standby_waits_as_long_as_the_holder_renews() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    async with kept(first) as keeping:
+        with pytest.raises(TimeoutError):
+            await within(2 * SHORT.duration, second)
+        assert first.holds()
+        assert not second.holds()
+        assert not keeping.done()
+
+
+async def test_a_standby_takes_over_at_once_when_the_lease_is_given_up() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    await first.release()
+    assert not first.holds()
+    assert leases.spec["holderIdentity"] == ""
+    await within(SHORT.duration / 2, second)
+    assert leases.spec["leaseTransitions"] == 2
+
+
+async def test_a_silent_holder_has_stopped_before_another_starts() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    acquiring = asyncio.create_task(second.acquire())
+    while not acquiring.done():
+        assert not (first.holds() and second.holds())
+        await asyncio.sleep(0.01)
+    assert second.holds()
+    assert not first.holds()
+
+
+async def test_the_deadline_leaves_a_margin_before_the_lease_runs_out() -> None:
+    terms = Terms()
+    assert terms.deadline + 2 * terms.period < terms.duration
+
+
+async def test_a_leader_that_is_not_heard_stops_by_itself() -> None:
+    leases = Leases()
+    leader = candidate(leases, "first")
+    await within(5, leader)
+    async with kept(leader) as keeping:
+        leases.silent = True
+        async with asyncio.timeout(5):
+            await keeping
+        assert not leader.holds()
+
+
+async def test_a_leader_rides_out_a_moment_of_silence() -> None:
+    leases = Leases()
+    leader = candidate(leases, "first")
+    await within(5, leader)
+    async with kept(leader) as keeping:
+        leases.silent = True
+        await asyncio.sleep(SHORT.deadline / 2)
+        leases.silent = False
+        await asyncio.sleep(2 * SHORT.period)
+        assert leader.holds()
+        assert not keeping.done()
+
+
+async def test_leadership_counts_from_when_renewal_was_asked_for_not_from_its_answer() -> None:
+    leases = Leases()
+    leader = candidate(leases, "first")
+    slow = leases.put_lease
+
+    async def after_a_while(*arguments: Any, **keywords: Any) -> dict[str, Any]:
+        await asyncio.sleep(SHORT.deadline + 0.1)
+        return await slow(*arguments, **keywords)
+
+    leases.put_lease = after_a_while  # type: ignore[method-assign]
+    assert await leader._renew()
+    assert not leader.holds()
+
+
+async def test_clocks_that_differ_do_not_matter() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    assert leases.stored is not None
+    leases.stored["spec"]["renewTime"] = "1999-01-01T00:00:00.000000Z"
+    async with kept(first):
+        with pytest.raises(TimeoutError):
+            await within(SHORT.duration / 2, second)
+
+
+async def test_of_two_that_write_at_once_one_becomes_leader() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    assert sorted(await asyncio.gather(first._renew(), second._renew())) in ([False, True], [True, True])
+    assert [first.holds(), second.holds()].count(True) == 1
+
+
+async def test_who_does_not_lead_gives_nothing_up() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    await second.release()
+    assert leases.spec["holderIdentity"] == "first"
+
+
+async def test_giving_up_what_another_took_meanwhile_changes_nothing() -> None:
+    leases = Leases()
+    first = candidate(leases, "first")
+    await within(5, first)
+    leases.spec["holderIdentity"] = "second"
+    await first.release()
+    assert leases.spec["holderIdentity"] == "second"
+
+
+async def test_a_lease_that_can_not_be_given_up_runs_out() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    leases.silent = True
+    await first.release()
+    leases.silent = False
+    await within(5, second)

@@ -1,0 +1,141 @@
+"""The work queue: each key once, never to two workers, and timers that are only brought forward."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rackwright.queue import WorkQueue
+
+LATER = 30.0
+"""Seconds after which no test looks any more."""
+
+
+@pytest.fixture
+async def queue() -> AsyncIterator[WorkQueue[str]]:
+    it: WorkQueue[str] = WorkQueue()
+    timers = asyncio.create_task(it.run_timers())
+    yield it
+    timers.cancel()
+    await asyncio.gather(timers, return_exceptions=True)
+
+
+async def taken(queue: WorkQueue[str]) -> str:
+    """The next key, which must come at once or by a short timer."""
+    async with asyncio.timeout(5):
+        return await queue.get()
+
+
+async def is_idle(queue: WorkQueue[str]) -> bool:
+    """Whether nothing is handed out now."""
+    await asyncio.sleep(0)
+    return not len(queue)
+
+
+async def test_a_key_that_is_woken_often_is_handed_out_once(queue: WorkQueue[str]) -> None:
+    for _ in range(3):
+        queue.wake("a")
+    assert await taken(queue) == "a"
+    queue.done("a")
+    assert await is_idle(queue)
+
+
+async def test_keys_come_in_the_order_in_which_they_were_woken(queue: WorkQueue[str]) -> None:
+    for key in ("a", "b", "a", "c"):
+        queue.wake(key)
+    assert [await taken(queue) for _ in range(3)] == ["a", "b", "c"]
+
+
+async def test_a_key_that_is_worked_on_is_not_handed_out_again_until_it_is_done(queue: WorkQueue[str]) -> None:
+    queue.wake("a")
+    assert await taken(queue) == "a"
+    queue.wake("a")
+    queue.wake("a")
+    assert await is_idle(queue)
+    queue.done("a")
+    assert await taken(queue) == "a"
+    queue.done("a")
+    assert await is_idle(queue)
+
+
+async def test_a_timer_that_comes_due_while_its_key_is_worked_on_is_not_lost(queue: WorkQueue[str]) -> None:
+    queue.wake("a")
+    assert await taken(queue) == "a"
+    queue.wake_after("a", 0.01)
+    await asyncio.sleep(0.05)
+    assert await is_idle(queue)
+    queue.done("a")
+    assert await taken(queue) == "a"
+
+
+async def test_a_timer_is_brought_forward(queue: WorkQueue[str]) -> None:
+    queue.wake_after("a", LATER)
+    queue.wake_after("a", 0.01)
+    assert await taken(queue) == "a"
+
+
+async def test_a_timer_is_never_put_off(queue: WorkQueue[str]) -> None:
+    queue.wake_after("a", 0.01)
+    queue.wake_after("a", LATER)
+    assert await taken(queue) == "a"
+
+
+async def test_a_later_timer_of_one_key_does_not_hold_up_an_earlier_one_of_another(queue: WorkQueue[str]) -> None:
+    queue.wake_after("late", LATER)
+    await asyncio.sleep(0)
+    queue.wake_after("soon", 0.01)
+    assert await taken(queue) == "soon"
+
+
+async def test_waking_a_key_takes_its_timer_along(queue: WorkQueue[str]) -> None:
+    queue.wake_after("a", 0.05)
+    queue.wake("a")
+    assert await taken(queue) == "a"
+    queue.done("a")
+    await asyncio.sleep(0.1)
+    assert await is_idle(queue)
+
+
+async def test_a_forgotten_key_is_not_woken_by_its_timer(queue: WorkQueue[str]) -> None:
+    queue.wake_after("a", 0.02)
+    queue.forget("a")
+    queue.wake_after("b", 0.05)
+    assert await taken(queue) == "b"
+    assert await is_idle(queue)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0])
+async def test_no_delay_is_now(queue: WorkQueue[str], seconds: float) -> None:
+    queue.wake_after("a", seconds)
+    assert len(queue) == 1
+
+
+async def test_no_two_workers_ever_have_one_key(queue: WorkQueue[str]) -> None:
+    busy: set[str] = set()
+    seen = {"a": 0, "b": 0, "c": 0}
+
+    async def worker() -> None:
+        while True:
+            key = await queue.get()
+            assert key not in busy
+            busy.add(key)
+            seen[key] += 1
+            await asyncio.sleep(0.001)
+            busy.discard(key)
+            queue.done(key)
+
+    workers = [asyncio.create_task(worker()) for _ in range(8)]
+    for turn in range(100):
+        for key in seen:
+            queue.wake(key)
+            queue.wake_after(key, 0.001 * (turn % 3))
+        await asyncio.sleep(0.0005)
+    await asyncio.sleep(0.1)
+    assert not busy
+    assert not any(task.done() for task in workers)
+    for task in workers:
+        task.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+    assert all(seen.values())

@@ -1,0 +1,296 @@
+"""One pass of the loop: what is written, what is done, in which order, and what a failure leads to."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rackwright.api.machine import Power
+from rackwright.cache import Cache, Key, Machine
+from rackwright.kube import Conflict, Gone, Unavailable
+from rackwright.lifecycle.decide import Decision
+from rackwright.lifecycle.steps import Action
+from rackwright.lifecycle.world import Blame, Fault, Seen, World
+from rackwright.queue import WorkQueue
+from rackwright.reconcile import Reconciler, _changes
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = Key("rack-a", "node-07")
+
+# --- the patch ----------------------------------------------------------------------------------------------------
+
+VALUES = st.recursive(
+    st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=4),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=4)
+"""JSON objects without null, as status is stored."""
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """RFC 7396's own pseudocode."""
+    if not isinstance(patch, Mapping):
+        return patch
+    result = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
+
+
+@given(OBJECTS, OBJECTS)
+def test_the_patch_turns_what_was_into_what_is(before: dict[str, Any], after: dict[str, Any]) -> None:
+    assert merged(before, _changes(before, after)) == after
+
+
+@given(OBJECTS)
+def test_what_stayed_the_same_is_no_patch(value: dict[str, Any]) -> None:
+    assert _changes(value, copy.deepcopy(value)) == {}
+
+
+@given(OBJECTS, OBJECTS)
+def test_the_patch_names_nothing_that_stayed_the_same(before: dict[str, Any], after: dict[str, Any]) -> None:
+    assert not [name for name in _changes(before, after) if name in before and before.get(name) == after.get(name)]
+
+
+# --- a pass -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Rig:
+    """A reconciler with everything around it scripted; `deeds` tells in order what it wrote and did."""
+
+    deeds: list[str] = field(default_factory=list)
+    seen: Seen = field(default_factory=lambda: Seen(power=Power.OFF))
+    outcome: Fault | Mapping[str, Any] | None = None
+    trouble: Exception | None = None
+    leads: bool = True
+    hurried: list[bool] = field(default_factory=list)
+    cache: Cache = field(default_factory=Cache)
+    queue: WorkQueue[Key] = field(default_factory=WorkQueue)
+
+    def __post_init__(self) -> None:
+        self.reconciler = Reconciler(
+            cluster=self,  # type: ignore[arg-type]
+            cache=self.cache,
+            queue=self.queue,
+            observer=self,  # type: ignore[arg-type]
+            executor=self,  # type: ignore[arg-type]
+            events=self,  # type: ignore[arg-type]
+            may_act=lambda: self.leads,
+        )
+
+    def declare(self, **changes: Any) -> None:
+        """Have a watch bring the machine, held by our finalizer."""
+        metadata = {
+            "namespace": KEY.namespace,
+            "name": KEY.name,
+            "uid": "uid",
+            "resourceVersion": "1",
+            "generation": 1,
+            "finalizers": ["metal.rackwright.io/release"],
+            **changes,
+        }
+        spec = {"bootMACAddress": "52:54:00:00:00:07", "bmc": {"address": "redfish+https://10.0.0.7"}}
+        self.item = {"metadata": metadata, "spec": spec}
+        self.reconciler.seen(self.item)
+
+    async def turn(self) -> float | None:
+        """One pass; the delay that it asks for."""
+        return await self.reconciler._pass(KEY)
+
+    # what stands around it
+
+    async def world(self, machine: Machine, *, hurry: bool) -> World:
+        self.hurried.append(hurry)
+        return World(
+            uid=machine.uid,
+            name=machine.key.name,
+            generation=machine.generation,
+            spec=machine.spec,
+            status=machine.status,
+            now=NOW,
+            seen=self.seen,
+            deleting=machine.deleting,
+            held=machine.held,
+            hurry=hurry,
+        )
+
+    async def patch_status(self, _plural: str, _namespace: str, _name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if self.trouble is not None:
+            raise self.trouble
+        assert body["metadata"]["resourceVersion"] == self.item["metadata"]["resourceVersion"]
+        self.item = merged(self.item, {"status": body["status"]})
+        self.item["metadata"]["resourceVersion"] = str(int(body["metadata"]["resourceVersion"]) + 1)
+        self.deeds.append("write")
+        return self.item
+
+    async def carry_out(self, action: Action, _machine: Machine) -> Fault | Mapping[str, Any] | None:
+        if self.trouble is not None:
+            raise self.trouble
+        self.deeds.append(type(action).__name__)
+        return self.outcome
+
+    async def get(self, _plural: str, _namespace: str, _name: str) -> dict[str, Any]:
+        return self.item
+
+    async def let_go(self, _machine: Machine, decision: Decision) -> None:
+        self.deeds.append(f"let go {decision.reason}")
+
+    async def tell(self, _machine: Machine, decision: Decision) -> None:
+        self.deeds.append(f"tell {decision.reason}")
+
+    def forget(self, _machine: Machine) -> None:
+        self.deeds.append("forget")
+
+    def doubt(self, _uid: str) -> None:
+        self.deeds.append("doubt")
+
+
+@pytest.fixture
+def rig() -> Rig:
+    it = Rig()
+    it.declare()
+    return it
+
+
+async def test_what_is_meant_to_be_done_is_written_before_it_is_done(rig: Rig) -> None:
+    assert await rig.turn() == 0.0
+    assert rig.deeds == ["write", "tell BootingRamdisk"]
+    assert await rig.turn() == 0.0
+    assert rig.deeds[2:] == ["BootRamdisk"]
+
+
+async def test_a_pass_that_changes_nothing_writes_nothing(rig: Rig) -> None:
+    await rig.turn()
+    await rig.turn()
+    rig.seen = replace(rig.seen, power=Power.ON)
+    await rig.turn()
+    rig.deeds.clear()
+    assert await rig.turn() == 15.0
+    assert rig.deeds == []
+
+
+async def test_a_fault_of_an_action_is_written_with_the_next_attempts_time(rig: Rig) -> None:
+    await rig.turn()
+    rig.outcome = Fault(Blame.BMC, "BMCUnreachable", "The BMC is silent.")
+    delay = await rig.turn()
+    assert delay == 120.0
+    assert rig.deeds[2:] == ["BootRamdisk", "write", "tell BMCUnreachable"]
+    assert rig.item["status"]["operation"]["attempt"] == 2
+
+
+async def test_whoever_lost_leadership_writes_and_does_nothing_more_and_looks_again(rig: Rig) -> None:
+    rig.leads = False
+    assert await rig.turn() == 1.0
+    assert rig.deeds == []
+
+
+async def test_an_action_that_ends_after_leadership_was_lost_is_not_recorded(rig: Rig) -> None:
+    await rig.turn()
+    rig.outcome = Fault(Blame.BMC, "BMCUnreachable", "The BMC is silent.")
+    answers = iter([True, False])
+    rig.reconciler._may_act = lambda: next(answers)
+    await rig.turn()
+    assert rig.deeds[2:] == ["BootRamdisk"]
+
+
+async def test_hurry_brings_one_attempt_forward_and_never_the_next(rig: Rig) -> None:
+    rig.reconciler.hurry("uid")
+    rig.seen = Seen(bmc_fault=Fault(Blame.BMC, "BMCUnreachable", "The BMC is silent."))
+    for _ in range(4):
+        await rig.turn()
+    assert rig.hurried == [True, False, False, False]
+    assert rig.item["status"]["operation"]["attempt"] == 2
+
+
+async def test_a_pass_that_failed_leaves_the_hurry_to_the_next(rig: Rig) -> None:
+    rig.reconciler.hurry("uid")
+    rig.trouble = Conflict("somebody else wrote first")
+    await rig.reconciler._guarded(KEY)
+    rig.trouble = None
+    await rig.turn()
+    assert rig.hurried == [True, True]
+
+
+async def test_a_record_that_is_gone_is_not_told_of(rig: Rig) -> None:
+    rig.trouble = Gone("it isn't there")
+    await rig.turn()
+    assert rig.deeds == []
+
+
+async def test_a_record_is_let_go_once_and_not_remembered_by_the_answer(rig: Rig) -> None:
+    rig.declare(resourceVersion="5", deletionTimestamp="2026-01-01T00:00:00Z")
+    rig.outcome = {**rig.item, "metadata": {**rig.item["metadata"], "resourceVersion": "6", "finalizers": []}}
+    rig.reconciler.seen(rig.item, deleted=True)
+    rig.reconciler.seen(rig.item)
+    rig.deeds.clear()
+    assert await rig.turn() is None
+    assert rig.deeds == ["LetGo", "let go Deleted"]
+    rig.reconciler.seen(rig.item, deleted=True)
+    assert rig.cache.get(KEY) is None
+
+
+@pytest.mark.parametrize(
+    ("trouble", "delay"),
+    [
+        (Conflict("somebody else wrote first"), 0.2),
+        (Unavailable("no answer"), 1.0),
+        (RuntimeError("the-password"), 1.0),
+    ],
+)
+async def test_whatever_goes_wrong_is_a_later_pass_and_no_traceback(
+    rig: Rig, trouble: Exception, delay: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rig.trouble = trouble
+    await rig.reconciler._guarded(KEY)
+    assert rig.queue._due[KEY] == pytest.approx(time.monotonic() + delay, abs=0.3)
+    assert "Traceback" not in caplog.text
+    assert "the-password" not in caplog.text
+
+
+async def test_passes_that_fail_one_after_the_other_come_ever_later(rig: Rig) -> None:
+    rig.trouble = Unavailable("no answer")
+    delays = [rig.reconciler._later(KEY) for _ in range(12)]
+    assert all(0.8 * 2**n <= delay <= 1.2 * 2**n for n, delay in enumerate(delays[:6]))
+    assert max(delays) <= 1.2 * 60
+    rig.trouble = None
+    await rig.reconciler._guarded(KEY)
+    assert rig.reconciler._later(KEY) <= 1.2
+
+
+def test_an_unreadable_machine_is_left_alone_and_said_so(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    broken = merged(rig.item, {"metadata": {"resourceVersion": "9"}, "spec": {"commissioning": {"timeout": "soon"}}})
+    rig.reconciler.seen(broken)
+    assert "rack-a/node-07: commissioning.timeout can't be read" in caplog.text
+    assert rig.cache.get(KEY) is None
+    rig.declare(resourceVersion="10")
+    assert rig.cache.get(KEY) is not None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"spec": {"release": {"timeout": f"{10**11}h"}}},
+        {"metadata": {"annotations": {"metal.rackwright.io/installed": "[" * 100_000}}},
+        {"metadata": {"annotations": {"metal.rackwright.io/installed": '{"at": "0001-01-01T00:00:00+14:00"}'}}},
+    ],
+)
+def test_no_record_stops_the_others(rig: Rig, broken: dict[str, Any]) -> None:
+    other = merged(rig.item, {"metadata": {"name": "other", "uid": "other", "resourceVersion": "2"}})
+    rig.reconciler.seen(merged(merged(rig.item, {"metadata": {"resourceVersion": "3"}}), broken))
+    rig.reconciler.seen(other)
+    assert rig.cache.get(Key("rack-a", "other")) is not None
