@@ -5,6 +5,7 @@ A pid alone can be another process's by the time it is used; the kernel's start 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import select
@@ -37,8 +38,8 @@ def wait_until(condition: Callable[[], bool], seconds: float, *, every: float = 
     return True
 
 
-_CHILDREN: dict[int, subprocess.Popen[bytes]] = {}
-"""What this command started: Python warns of a child whose handle is gone, and these are to outlive theirs."""
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+"""What this command started and nobody has collected yet: Python warns of a child whose handle is gone."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Service:
                     start_new_session=True,
                     env=None if env is None else {**os.environ, **env},
                 )
-            _CHILDREN[process.pid] = process
+            _CHILDREN.append(process)
             self._pid_file.write_text(f"{process.pid} {_start_time(process.pid)}")
             # Reaped if it ends while this command still runs; init reaps it afterwards.
             died: Callable[[], bool] = lambda: process.poll() is not None  # noqa: E731
@@ -119,14 +120,21 @@ class Service:
                         break
             finally:
                 os.close(descriptor)
-            _reap(pid)
+        _collect()
         self._pid_file.unlink(missing_ok=True)
 
 
-def _reap(pid: int) -> None:
-    """Collect it if it was this command's own child."""
-    if (child := _CHILDREN.pop(pid, None)) is not None:
-        child.poll()
+def _collect() -> None:
+    """Let go of those children that have ended, however they did: stopped, killed, or ended by another command."""
+    _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
+
+
+@atexit.register
+def _leave() -> None:
+    """What still runs is to outlive this command: with a return code set, Python doesn't warn of it."""
+    _collect()
+    for child in _CHILDREN:
+        child.returncode = 0
 
 
 def die_with_parent() -> None:
