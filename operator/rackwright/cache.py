@@ -20,6 +20,7 @@ from rackwright.api import FINALIZER, FORCE_DELETE_ANNOTATION, INSTALLED_ANNOTAT
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
 from rackwright.install.image import root_device
+from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Stage
 from rackwright.power.address import bmc_key
 from rackwright.power.port import PowerError
@@ -54,6 +55,8 @@ class Machine:
     force_delete: bool = False
     finalizers: tuple[str, ...] = ()
     evidence: Installed | None = None
+    locked_by: str | None = None
+    """Who set `spec.locked`, where the API server's field managers tell."""
     claims: frozenset[str] = frozenset()
     """What only one machine may have: its boot MAC address and its BMC."""
 
@@ -77,6 +80,7 @@ class Machine:
                 force_delete=annotations.get(FORCE_DELETE_ANNOTATION) == "true",
                 finalizers=tuple(metadata.get("finalizers") or ()),
                 evidence=_evidence(annotations.get(INSTALLED_ANNOTATION)),
+                locked_by=_manager_of_lock(metadata) if spec.locked else None,
                 claims=_claims(spec),
             )
         except ValidationError as error:
@@ -110,7 +114,7 @@ class Machine:
             attempt=operation.attempt,
             macs=(self.spec.boot_mac_address,),
             root_device=root_device(self.spec.storage.root_device_hints),
-            wants_inventory=operation.name is OperationName.COMMISSION,
+            wants_inventory=wants_inspection(self.status),
             agent_known=operation.step != Stage.BOOT_RAMDISK,
         )
 
@@ -238,12 +242,26 @@ class Cache:
             event.set()
 
 
+def wants_inspection(status: BareMetalMachineStatus) -> bool:
+    """Whether the present operation begins with an inspection: a release does where nobody ever inspected."""
+    name = status.operation.name if status.operation is not None else None
+    return name is OperationName.COMMISSION or (name is OperationName.RELEASE and status.hardware is None)
+
+
 def _claims(spec: BareMetalMachineSpec) -> frozenset[str]:
     claims = {spec.boot_mac_address} if spec.boot_mac_address else set()
-    if spec.bmc is not None:
+    if spec.bmc is not None and not moved_by_hand(spec):
         with suppress(PowerError):  # an address that can't be used is reported when it is used
             claims.add(bmc_key(spec.bmc.address))
     return frozenset(claims)
+
+
+def _manager_of_lock(metadata: Mapping[str, Any]) -> str | None:
+    """The field manager that set `spec.locked`, like kubectl-patch or argocd-controller."""
+    for entry in metadata.get("managedFields") or ():
+        if "f:locked" in entry.get("fieldsV1", {}).get("f:spec", {}):
+            return str(entry.get("manager") or "") or None
+    return None
 
 
 def _evidence(annotation: str | None) -> Installed | None:

@@ -28,6 +28,7 @@ from rackwright.install.steps import EXECUTE_CLEAN_STEP, JSON, node
 from rackwright.inventory import report
 from rackwright.kube import Cluster, Gone
 from rackwright.lifecycle import steps
+from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Action, Stage
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.observe import KeptInventory, Observer
@@ -141,6 +142,8 @@ class Executor:
                 await self._observer.client(machine, session).run("standby.sync", {}, SYNC_SECONDS)
             except AgentError as error:
                 _log.info("machine=%s the ramdisk was not synced before its power is cut: %s", machine.key, error)
+        if session is not None and moved_by_hand(machine.spec):
+            await self._observer.client(machine, session).run("standby.power_off", {}, SYNC_SECONDS)
         await (await self._bmcs.driver(machine)).power_off(grace=grace)
         self._sessions.forget(machine.uid)
 
@@ -173,6 +176,9 @@ class Executor:
         if deployment is None or operation is None or image is None:
             raise Obstructed(Fault(Blame.CONFIGURATION, "ImageMissing", "The image that spec names does not exist."))
         seed = await self._seed(machine, deployment, operation)
+        installed = machine.status.installed
+        if installed is None or installed.user_data != self._observer.user_data_known(machine):
+            return  # the user data have changed since they were announced: the next pass announces these
         info = image_info(image, uid=machine.uid, boot_mode=machine.spec.boot_mode)
         drive = await asyncio.to_thread(config_drive, seed)
         await self._start(machine, PREPARE_IMAGE, {"image_info": info, "configdrive": drive})

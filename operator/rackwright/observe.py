@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +16,16 @@ from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.inventory import DiskInventory, HardwareInventoryReport
-from rackwright.api.machine import Deployment, Erasure, HardwareSummary, Installed, Operation, OperationName, Phase
+from rackwright.api.machine import (
+    Deployment,
+    Erasure,
+    HardwareSummary,
+    Installed,
+    Operation,
+    OperationName,
+    Phase,
+    UserDataSecretRef,
+)
 from rackwright.bmcs import BMCs
 from rackwright.cache import Cache, Machine
 from rackwright.install import erase, rescue
@@ -24,9 +34,13 @@ from rackwright.install.image import misfit
 from rackwright.install.phone_home import PhoneHome
 from rackwright.install.user_data import problem_with
 from rackwright.kube import Cluster
+from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
 from rackwright.secrets import Name, Obstructed, Secrets
 
+NO_USER_DATA = b""
+USER_DATA_SECONDS = 3600.0
+"""How old the fingerprint of a deployed machine's user data may be: by then a Secret edited in place is noticed."""
 _FRESH_AT_WORK = timedelta(seconds=5)
 """How old a power reading may be while an operation is under way."""
 
@@ -44,6 +58,17 @@ class KeptInventory:
     operation_id: str
     summary: HardwareSummary
     disks: tuple[DiskInventory, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownUserData:
+    """The user data that a deployment names, as last read."""
+
+    ref: UserDataSecretRef | None
+    fingerprint: str | None
+    """None where they can't be read."""
+    at: float
+    """By the monotonic clock, seconds."""
 
 
 class Observer:
@@ -69,6 +94,7 @@ class Observer:
         self._policy = policy
         self._inventories: dict[str, KeptInventory] = {}
         self._first_boots: dict[str, PhoneHome] = {}
+        self._user_data: dict[str, KnownUserData] = {}
         self._fit_user_data: dict[str, tuple[str, str]] = {}
         """By machine uid: the Secret's version and the key whose content was found fit."""
         self.listening_since = datetime.now(UTC)
@@ -90,6 +116,7 @@ class Observer:
         self._inventories.pop(machine.uid, None)
         self._first_boots.pop(machine.uid, None)
         self._fit_user_data.pop(machine.uid, None)
+        self._user_data.pop(machine.uid, None)
         self._sessions.forget(machine.uid)
         self._bmcs.forget(machine)
 
@@ -125,6 +152,7 @@ class Observer:
             deleting=machine.deleting,
             force_delete=machine.force_delete,
             held=machine.held,
+            locked_by=machine.locked_by,
             hurry=hurry,
             chance=random.random(),  # noqa: S311 (spreads retries, guards nothing)
         )
@@ -137,7 +165,15 @@ class Observer:
 
     async def _asked(self, machine: Machine, world: World) -> Seen:
         seen, operation = world.seen, machine.status.operation
-        if machine.spec.bmc is not None:
+        if operation is not None:
+            seen = replace(
+                seen,
+                agent=await self._agent(machine, operation, world.now),
+                first_boot=self._first_boot(machine, operation, world.now),
+            )
+        if moved_by_hand(machine.spec):
+            seen = replace(seen, power=assumed_power(machine.status, seen.agent))
+        elif machine.spec.bmc is not None:
             reading = self._bmcs.known(machine)
             resting = operation is None or (
                 operation.next_retry_at is not None and operation.next_retry_at > world.now and not world.hurry
@@ -148,14 +184,10 @@ class Observer:
                 reading = await self._bmcs.power(machine, fresh=self._policy.poll)
             if reading is not None:
                 seen = replace(seen, power=reading.power, bmc_fault=reading.fault)
-        if operation is not None:
-            seen = replace(
-                seen,
-                agent=await self._agent(machine, operation, world.now),
-                first_boot=self._first_boot(machine, operation, world.now),
-            )
         if (deployment := _may_begin(machine)) is not None:
             seen = replace(seen, obstacle=await self._obstacle(machine, deployment))
+        elif machine.status.phase in (Phase.DEPLOYING, Phase.DEPLOYED):
+            seen = replace(seen, user_data=await self._fingerprint(machine))
         return seen
 
     def _first_boot(self, machine: Machine, operation: Operation, now: datetime) -> Installed | None:
@@ -177,6 +209,7 @@ class Observer:
         kept = inventory is not None and inventory.operation_id == operation.id
         agent = Agent(
             heard_at=session.heard_at if session is not None else now,
+            takes_commands=session is not None,
             inspected=inspected,
             hardware=inventory.summary if inventory is not None and kept else None,
         )
@@ -252,11 +285,13 @@ class Observer:
         """The deployment's user data, None for none; Obstructed where it is missing or unfit."""
         ref = deployment.user_data_secret_ref
         if ref is None:
+            self._remember(machine, ref, NO_USER_DATA)
             return None
         name = Name(machine.key.namespace, ref.name)
         secret = await self._secrets.read(name, fresh=True)  # what was corrected a moment ago is what is meant
         value = secret.data.get(ref.key) if secret is not None else None
         if secret is not None and value is not None:
+            self._remember(machine, ref, value)
             checked = (secret.version, ref.key)
             if self._fit_user_data.get(machine.uid) == checked:
                 return value
@@ -272,6 +307,32 @@ class Observer:
             message = f"The Secret {ref.name}, which spec.deployment.userDataSecretRef names, does not exist."
         self._secrets.awaiting(name, machine.uid)
         raise Obstructed(Fault(Blame.CONFIGURATION, reason, f"{message} It is used as soon as it is right."))
+
+    def user_data_known(self, machine: Machine) -> str | None:
+        """The fingerprint of the user data that was last read for this machine."""
+        known = self._user_data.get(machine.uid)
+        return known.fingerprint if known is not None else None
+
+    async def _fingerprint(self, machine: Machine) -> str | None:
+        """The fingerprint of the declared user data, however old within limits; None where they can't be read."""
+        deployment, known = machine.spec.deployment, self._user_data.get(machine.uid)
+        if deployment is None or deployment.existing:
+            return None
+        ref = deployment.user_data_secret_ref
+        if known is None or known.ref != ref or time.monotonic() - known.at >= USER_DATA_SECONDS:
+            content: bytes | None = NO_USER_DATA
+            if ref is not None:
+                try:
+                    secret = await self._secrets.read(Name(machine.key.namespace, ref.name))
+                except Obstructed:
+                    secret = None
+                content = secret.data.get(ref.key) if secret is not None else None
+            self._remember(machine, ref, content)
+        return self.user_data_known(machine)
+
+    def _remember(self, machine: Machine, ref: UserDataSecretRef | None, content: bytes | None) -> None:
+        fingerprint = None if content is None else self._tokens.fingerprint(machine.uid, content)
+        self._user_data[machine.uid] = KnownUserData(ref, fingerprint, time.monotonic())
 
     def image(self, deployment: Deployment | None) -> OperatingSystemImageSpec | None:
         """The image that a deployment names, if it exists."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from rackwright.agent.tokens import Tokens, matches
 from rackwright.api.machine import BareMetalMachineStatus, OperationName, Phase
-from rackwright.cache import Cache, Key, Machine
+from rackwright.cache import Cache, Key, Machine, wants_inspection
 from rackwright.events import Events
 from rackwright.execute import MACHINES, Executor
 from rackwright.install.phone_home import PhoneHome
@@ -257,7 +257,7 @@ def _past_inspection(status: BareMetalMachineStatus) -> bool:
     operation = status.operation
     return (
         operation is None
-        or operation.name is not OperationName.COMMISSION
+        or not wants_inspection(status)
         or operation.step not in (Stage.START, Stage.POWER_OFF, Stage.BOOT_RAMDISK)
     )
 

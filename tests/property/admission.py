@@ -11,6 +11,7 @@ from typing import Any
 
 from rackwright.api.fields import Model
 from rackwright.api.machine import BareMetalMachineSpec, Deployment
+from rackwright.lifecycle.by_hand import moved_by_hand
 
 Rule = Callable[[BareMetalMachineSpec, BareMetalMachineSpec | None], bool]
 
@@ -33,6 +34,10 @@ OF_SPEC: Mapping[str, Rule] = {
         _owner(new) is None or _owner(old) is None or _owner(new) == _owner(old)
     ),
     "spec.bmc is missing": lambda new, _: not _needs_address(new) or new.bmc is not None,
+    "spec.power and spec.powerCycle need": lambda new, _: (
+        not moved_by_hand(new) or (new.power is None and not new.power_cycle.trigger)
+    ),
+    "spec.rescue needs a BMC": lambda new, _: not moved_by_hand(new) or new.rescue is None,
     "spec.bootMACAddress is missing": lambda new, _: not _needs_address(new) or new.boot_mac_address is not None,
 }
 """By how their sentence begins."""

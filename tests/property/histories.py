@@ -20,9 +20,10 @@ from tests.property.rig import Crash, Moment, Rig
 from tests.property.settling import assert_settles, settle, willing
 from tests.unit.lifecycle.worlds import KEY, declared
 
-from rackwright.api.machine import BareMetalMachineSpec
+from rackwright.api.machine import BareMetalMachineSpec, PowerCycle
 from rackwright.lifecycle.steps import Wait
 
+GATE = "example.org/BurnIn"
 CHANGES: dict[str, dict[str, object]] = {
     "withdraw everything": {"allocation": None, "deployment": None},
     "withdraw deployment": {"deployment": None},
@@ -50,6 +51,14 @@ CHANGES: dict[str, dict[str, object]] = {
     "erase all": {"release": {"erase": "Full"}},
     "erase impatiently": {"release": {"erase": "Full", "maxAttempts": 1}},
     "commission impatiently": {"commissioning": {"maxAttempts": 1}},
+    "lock": {"locked": True},
+    "unlock": {"locked": False},
+    "report a fault": {"release": {"fault": {"summary": "It smells."}}},
+    "repair": {"release": {}},
+    "gate": {"readinessGates": [{"conditionType": GATE}]},
+    "ungate": {"readinessGates": []},
+    "another key": {"allocation": {"owner": "a"}, "deployment": {"image": "debian-12", "sshAuthorizedKeys": [KEY]}},
+    "move it by hand": {"bmc": {"address": "manual://"}, "power": None, "powerCycle": {}},
     "take the BMC away": {"bmc": None, "accepted": False},
     "give it a BMC": {"bmc": {"address": "redfish+https://10.0.0.7/redfish/v1/Systems/1"}, "accepted": True},
 }
@@ -125,6 +134,16 @@ def _deployment_triggered(history: History) -> None:
         history.apply(spec.model_copy(update={"deployment": pulled}))
 
 
+def _power_cycle_triggered(history: History) -> None:
+    spec = history.rig.spec
+    history.apply(spec.model_copy(update={"power_cycle": PowerCycle(trigger=f"{spec.power_cycle.trigger}+")}))
+
+
+def _gate(history: History, *, opens: bool) -> None:
+    """Somebody else's controller writes its condition."""
+    history.rig.write_condition(GATE, "True" if opens else "False")
+
+
 def _deleted(history: History, *, force: bool) -> None:
     history.rig.delete()
     history.rig.force_delete = history.rig.force_delete or force
@@ -179,6 +198,9 @@ PEOPLE = (
     *(_applied(name, patch) for name, patch in CHANGES.items()),
     Event("pull the commissioning trigger", _commissioning_triggered),
     Event("pull the deployment trigger", _deployment_triggered),
+    Event("ask for a restart", _power_cycle_triggered),
+    Event("the gate opens", lambda h: _gate(h, opens=True)),
+    Event("the gate closes", lambda h: _gate(h, opens=False)),
 )
 METAL = (
     Event("the agent gets on", lambda h: h.rig.oblige()),
@@ -226,6 +248,7 @@ STARTS: dict[str, tuple[BareMetalMachineSpec, Sequence[str]]] = {
     "allocated": (declared(owner="a"), ("settles",)),
     "deployed": (declared(owner="a", image="debian-12"), ("settles",)),
     "adopted": (declared(owner="a", existing=True), ("settles",)),
+    "moved by hand": (declared(owner="a", image="debian-12", bmc={"address": "manual://"}), ("settles",)),
     "in rescue": (declared(owner="a", image="debian-12"), ("settles", "rescue", "sixteen passes")),
     "broken": (declared(owner="a", image="debian-12"), ("settles", "mark broken", "two passes")),
     "ageing": (declared(owner="a", image="debian-12"), ("settles", "a disk can't be erased")),

@@ -21,7 +21,9 @@ from rackwright.api.machine import (
     Installed,
     OperationName,
     Phase,
+    Power,
 )
+from rackwright.lifecycle.guards import configuration
 from rackwright.lifecycle.reasons import FAULTS, SENTENCES
 from rackwright.lifecycle.steps import (
     Action,
@@ -139,7 +141,15 @@ def deployed_machines_are_left_running(_: Chronicle, rig: Rig, moment: Moment) -
     if before.phase in (Phase.DEPLOYED, Phase.BROKEN, Phase.NEW, None) and isinstance(moment.action, POWER):
         assert before.phase is Phase.DEPLOYED, f"{moment.action} at {before.phase}"
         assert isinstance(moment.action, PowerOff | PowerOn)
-        assert spec.power == ("Off" if isinstance(moment.action, PowerOff) else "On")
+        wished = spec.power == ("Off" if isinstance(moment.action, PowerOff) else "On")
+        restart = before.operation is not None and before.operation.name is OperationName.RESTART
+        assert wished or restart
+    began = moment.after.operation is not None and moment.after.operation != before.operation
+    if began and moment.after.operation is not None and moment.after.operation.name is OperationName.RESTART:
+        asked_before = before.observed_triggers.power_cycle
+        retried = moment.after.operation.attempt > 1 or before.operation is not None
+        assert retried or spec.power_cycle.trigger != asked_before, "a restart that nobody asked for"
+        assert retried or moment.world.seen.power is Power.ON, "a machine that is off is restarted"
     leaving = [t.after for t in moment.decision.transitions if t.before is Phase.DEPLOYED]
     for after in leaving:
         asked = {
@@ -221,14 +231,19 @@ def _assert_announced(before: BareMetalMachineStatus, action: Action, moment: Mo
     if isinstance(action, BootRamdisk | BootDisk | WriteImage | EraseDisks | OpenRescue):
         assert operation.step == action.stage
     if isinstance(action, KeepInventory):
-        assert operation.name is OperationName.COMMISSION
+        assert operation.name is OperationName.COMMISSION or before.hardware is None
     if isinstance(action, WriteImage):
         deployment = moment.world.spec.deployment
         assert deployment is not None
-        declared = Installed(image=deployment.image, checksum=moment.world.seen.image_checksum)
+        declared = Installed(
+            image=deployment.image,
+            checksum=moment.world.seen.image_checksum,
+            configuration=configuration(moment.world.spec, moment.world.name),
+        )
         assert before.installed == declared, "what is about to be written is recorded as installed"
     if isinstance(action, EraseDisks):
         assert not _came_up(before), "what is about to be erased doesn't run any more"
+        assert before.hardware is not None, "erased without knowing which disks there are"
 
 
 def _came_up(status: BareMetalMachineStatus) -> bool:
@@ -278,6 +293,9 @@ def released_means_erased(chronicle: Chronicle, rig: Rig, moment: Moment) -> Non
     (Or policy None, recorded as such.)
     """
     before, after = moment.before, moment.after
+    if moment.world.spec.release.fault is not None:
+        given = {t.after for t in moment.decision.transitions if t.before is Phase.RELEASING}
+        assert given <= {Phase.BROKEN, Phase.FAILED}, "its owner reported a fault, and it is given away again"
     released = any(
         t.before is Phase.RELEASING and t.after in (Phase.READY, Phase.ALLOCATED) for t in moment.decision.transitions
     )
@@ -290,6 +308,29 @@ def released_means_erased(chronicle: Chronicle, rig: Rig, moment: Moment) -> Non
     if after.phase is Phase.READY or Phase.READY in [t.after for t in moment.decision.transitions]:
         excused = chronicle.excused | (rig.metal.owned_by if unwanted else set())
         assert rig.metal.owned_by <= excused, f"Ready with {rig.metal.owned_by} on its disks"
+
+
+def a_locked_machine_is_left_alone(_: Chronicle, __: Rig, moment: Moment) -> None:
+    """Nothing but unlocking has an effect: nothing is done to the machine, and it stays in the phase that it is in."""
+    if moment.world.spec.locked:
+        assert moment.action is None or isinstance(moment.action, TakeHold | RecordEvidence), moment.action
+        assert not moment.decision.transitions
+        assert moment.after.operation == moment.before.operation or _only_said(moment)
+
+
+def _only_said(moment: Moment) -> bool:
+    before, after = moment.before.operation, moment.after.operation
+    return before is not None and after is not None and before == after.model_copy(update={"message": before.message})
+
+
+def the_pool_waits_for_its_gates(_: Chronicle, __: Rig, moment: Moment) -> None:
+    """A machine leaves Commissioning for Ready, and is given to somebody, only while every readiness gate is True."""
+    gates = {gate.condition_type for gate in moment.world.spec.readiness_gates}
+    true = {condition.type for condition in moment.before.conditions if condition.status == "True"}
+    for transition in moment.decision.transitions:
+        joins = (transition.before, transition.after) == (Phase.COMMISSIONING, Phase.READY)
+        if joins or (transition.before, transition.after) == (Phase.READY, Phase.ALLOCATED):
+            assert gates <= true, f"{transition.before} → {transition.after} with {gates - true} closed"
 
 
 def what_is_recorded_is_possible(_: Chronicle, __: Rig, moment: Moment) -> None:
@@ -307,6 +348,8 @@ INVARIANTS: tuple[Invariant, ...] = (
     intent_is_recorded_before_the_action,
     every_transient_phase_ends,
     released_means_erased,
+    a_locked_machine_is_left_alone,
+    the_pool_waits_for_its_gates,
     what_is_recorded_is_possible,
 )
 """Checked after every pass; the seventh of the eight, that a willing machine settles, is checked in `settling.py`."""

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from functools import lru_cache
-from typing import assert_never
+from typing import Literal, assert_never
 
 from tests.property.admission import admitted
 from tests.property.metal import DISKS, Boot, Metal, Running
 
+from rackwright.api.conditions import Condition
 from rackwright.api.machine import (
     BareMetalMachineSpec,
     BareMetalMachineStatus,
@@ -26,7 +27,9 @@ from rackwright.api.machine import (
     Phase,
     Power,
 )
+from rackwright.cache import wants_inspection
 from rackwright.lifecycle import decide, steps
+from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Action, Stage
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
@@ -136,6 +139,13 @@ class Rig:
         """The record comes back from a backup without its status."""
         self.stored = "{}"
 
+    def write_condition(self, kind: str, verdict: Literal["True", "False"]) -> None:
+        """Somebody else's controller writes a condition of its own."""
+        mine = Condition(type=kind, status=verdict, last_transition_time=self.now, reason="Measured")
+        others = [condition for condition in self.status.conditions if condition.type != kind]
+        changed = self.status.model_copy(update={"conditions": [*others, mine]})
+        self.stored = changed.model_dump_json(by_alias=True, exclude_none=True)
+
     # --- what time does ------------------------------------------------------------------------------------------
 
     def advance(self, by: timedelta) -> None:
@@ -148,7 +158,7 @@ class Rig:
         ramdisk, operation = self.metal.ramdisk, self.status.operation
         if ramdisk is None or operation is None or ramdisk.attempt != operation.id:
             return
-        if ramdisk.inspected and operation.name is OperationName.COMMISSION and not ramdisk.beating:
+        if ramdisk.inspected and wants_inspection(self.status) and not ramdisk.beating:
             self.memory.inspected = ramdisk.attempt
         if ramdisk.beating:
             self.memory.session = (ramdisk.attempt, self.now)
@@ -164,8 +174,24 @@ class Rig:
             ramdisk.beating = True
             metal.finish()
             self.heartbeat()
+        if moved_by_hand(self.spec):
+            self._moved()
         if metal.running is Running.SYSTEM and metal.first_boot_due and metal.calls_home:
             self.memory.first_boot = metal.first_boot_due
+
+    def _moved(self) -> None:
+        """The person at the machine does what its conditions ask for."""
+        metal, operation = self.metal, self.status.operation
+        if operation is None:
+            return
+        fetched = metal.ramdisk is not None and metal.ramdisk.attempt == operation.id
+        if operation.step == Stage.BOOT_RAMDISK and not fetched:
+            metal.switch_off()
+            metal.next_boot = Boot.NETWORK
+            metal.switch_on(attempt=operation.id)
+        elif operation.step == Stage.BOOT_DISK and metal.running is not Running.SYSTEM:
+            metal.switch_off()
+            metal.switch_on(attempt=None)
 
     def restart(self) -> None:
         """A new operator takes over."""
@@ -237,7 +263,9 @@ class Rig:
 
     def _asked(self, seen: Seen, status: BareMetalMachineStatus, *, stale: bool) -> Seen:
         operation = status.operation
-        if self.spec.bmc is not None:
+        if moved_by_hand(self.spec):
+            seen = replace(seen, power=assumed_power(status, self._agent(status)))
+        elif self.spec.bmc is not None:
             if not stale or self.memory.power is None:
                 self.memory.power = self._power()
             power = self.memory.power
@@ -267,6 +295,7 @@ class Rig:
         agent = Agent(
             heard_at=heard_at or self.now,
             inspected=inspected,
+            takes_commands=heard_at is not None,
             hardware=HARDWARE if memory.kept == operation.id else None,
         )
         if heard_at is None or operation.name is OperationName.COMMISSION:
@@ -324,6 +353,11 @@ class Rig:
     def _power_action(self, action: Action) -> Fault | None:
         metal, memory = self.metal, self.memory
         memory.power = None
+        if moved_by_hand(self.spec):
+            if isinstance(action, steps.PowerOff) and memory.session is not None:
+                metal.switch_off()
+            memory.session = memory.inspected = None
+            return None
         if metal.secret_missing:
             return SECRET_MISSING
         if metal.bmc_silent:

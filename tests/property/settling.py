@@ -18,9 +18,11 @@ from tests.unit.lifecycle.worlds import declared
 
 from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import BareMetalMachineStatus, ObservedTriggers, Phase
+from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Action, Hold, Rest, Wait
 
+HELD = ("DeletionBlocked", "StatusLost", "BMCMissing", "Locked")
 MOST_PASSES = 150
 """The longest way there is: three attempts at every operation that a machine can be sent through."""
 
@@ -33,6 +35,8 @@ def willing(rig: Rig) -> None:
     metal.refusals = 0
     metal.calls_home = True
     rig.twin, rig.image_missing = None, False
+    for gate in rig.spec.readiness_gates:
+        rig.write_condition(gate.condition_type, "True")
 
 
 def settle(rig: Rig) -> Decision:
@@ -61,11 +65,12 @@ def awaits_a_person(rig: Rig, decision: Decision) -> bool:
 
     Failed: attempts were used up, and nothing that may go on by itself is left. DeletionBlocked: deleted while
     marked broken. StatusLost: the annotation says that something is installed, and nothing says whose it is.
-    BMCMissing: what is declared needs a BMC, and spec names none. Broken: a rescue used up its attempts.
+    BMCMissing: what is declared needs a BMC, and spec names none. Broken: a rescue used up its attempts. Locked:
+    something is to be done, and the operator was told to stand down.
     """
     if not isinstance(decision.step, Hold):
         return False
-    if rig.status.phase is Phase.FAILED or decision.reason in ("DeletionBlocked", "StatusLost", "BMCMissing"):
+    if rig.status.phase is Phase.FAILED or decision.reason in HELD:
         return True
     return rig.status.phase is Phase.BROKEN and rig.spec.rescue is not None
 
@@ -83,8 +88,11 @@ def person(rig: Rig, decision: Decision) -> None:
                 rig.declare(spec.model_copy(update={"allocation": again.allocation, "deployment": again.deployment}))
         case "BMCMissing":
             rig.declare(spec.model_copy(update={"bmc": declared().bmc}))
+        case "Locked":
+            rig.declare(spec.model_copy(update={"locked": False}))
         case _ if rig.status.phase is Phase.BROKEN:
-            rig.declare(spec.model_copy(update={"broken": None}))
+            repaired = spec.release.model_copy(update={"fault": None})
+            rig.declare(spec.model_copy(update={"broken": None, "release": repaired}))
         case _:
             retry = spec.commissioning.model_copy(update={"trigger": f"{spec.commissioning.trigger}!"})
             changes = {"commissioning": retry, "bmc": spec.bmc or declared().bmc}
@@ -119,6 +127,8 @@ def expected(rig: Rig) -> Mapping[Phase, tuple[str, ...]]:
         return {Phase.RESCUE: ("RescueOpen",)}
     if spec.broken is not None:
         return {Phase.BROKEN: ("MarkedBroken",)}
+    if spec.release.fault is not None and status.phase is Phase.BROKEN:
+        return {Phase.BROKEN: ("FaultReported",)}
     untrusted: dict[Phase, tuple[str, ...]] = {} if spec.accepted or live else {Phase.NEW: ("AwaitingAcceptance",)}
     if spec.deployment is not None:
         return {**untrusted, Phase.DEPLOYED: ("Running", "ReinstallNeeded")}
@@ -137,7 +147,7 @@ def _assert_metal(chronicle: Chronicle, rig: Rig, status: BareMetalMachineStatus
     metal, spec = rig.metal, rig.spec
     if status.phase is Phase.READY:
         assert metal.owned_by <= chronicle.excused
-        if spec.bmc is not None:
+        if spec.bmc is not None and not moved_by_hand(spec):
             assert metal.on == (spec.power == "On")
     if status.phase in (Phase.ALLOCATED, Phase.DEPLOYED) and spec.power is not None and spec.bmc is not None:
         assert metal.on == (spec.power == "On")
@@ -145,7 +155,9 @@ def _assert_metal(chronicle: Chronicle, rig: Rig, status: BareMetalMachineStatus
         assert (
             status.observed_triggers
             == ObservedTriggers(
-                commissioning=status.observed_triggers.commissioning, deployment=spec.deployment.trigger
+                commissioning=status.observed_triggers.commissioning,
+                deployment=spec.deployment.trigger,
+                power_cycle=status.observed_triggers.power_cycle,
             )
             or spec.deployment.existing
         )
@@ -153,7 +165,7 @@ def _assert_metal(chronicle: Chronicle, rig: Rig, status: BareMetalMachineStatus
         assert status.installed.at is not None, "Deployed, and nothing ever reported"
         if not spec.deployment.existing and not chronicle.blind:
             assert metal.image is not None, "Deployed, and nothing that boots is on its disk"
-            assert metal.running is not Running.RAMDISK
+            assert metal.running is not Running.RAMDISK or moved_by_hand(spec), "Deployed, and still in the ramdisk"
 
 
 def assert_settles(chronicle: Chronicle, rig: Rig) -> None:
@@ -163,7 +175,7 @@ def assert_settles(chronicle: Chronicle, rig: Rig) -> None:
     decision = settle(rig)
     while rig.exists and awaits_a_person(rig, decision):
         phase = rig.status.phase
-        held = phase in (Phase.FAILED, Phase.BROKEN) and decision.reason != "BMCMissing"
+        held = phase in (Phase.FAILED, Phase.BROKEN) and decision.reason not in ("BMCMissing", "Locked")
         reason = str(phase) if held else decision.reason
         assert reason not in helped, f"a person did what {reason} asks for, and it was no use: {decision.reason}"
         helped.append(reason)

@@ -14,8 +14,10 @@ from rackwright.api.machine import Phase as MachinePhase
 from rackwright.lifecycle import decide
 from rackwright.lifecycle.guards import (
     Guard,
+    agent_takes_commands,
     allocation_declared,
     deletion_requested,
+    hardware_unknown,
     powered_off,
     powered_on,
 )
@@ -24,11 +26,13 @@ from rackwright.lifecycle.steps import (
     Allocate,
     Begin,
     BootDisk,
+    EraseDisks,
     Fail,
     Finish,
     LetGo,
     Move,
     PowerOff,
+    PowerOn,
     RecordErasure,
     Stage,
     Step,
@@ -175,6 +179,36 @@ MUTANTS: dict[str, Wrong] = {
     ),
     "nothing is erased by policy": Wrong(
         Changed("EraseNotWanted", Finish, when=untouched & powered_off), ["deployed"], ["withdraw everything"]
+    ),
+}
+
+MUTANTS |= {
+    # beyond the eight: what spec asks of the operator's patience
+    "a restart is made for the old trigger too": Wrong(
+        Changed("NothingToRestart", instead=Begin(OperationName.RESTART)),
+        ["deployed"],
+        ["power off", "ask for a restart"],
+    ),
+    "a restart that was asked for leaves it off": Wrong(
+        Changed("Restarting", PowerOn), ["deployed"], ["ask for a restart"]
+    ),
+    "the pool doesn't wait for its gates": Wrong(
+        Changed("ReadinessGatesClosed", Wait), ["declared"], ["gate", "the gate closes"]
+    ),
+    "a closed gate is no reason": Wrong(
+        Changed("AllocationDeclared", when=allocation_declared), ["ready"], ["gate", "allocate to a", "the gate closes"]
+    ),
+    "a reported fault goes back to the pool": Wrong(
+        Changed("FaultReported", Finish), ["deployed"], ["report a fault", "withdraw everything"]
+    ),
+    "a machine that nobody inspected is erased blindly": Wrong(
+        Added(
+            Row(
+                (P.RELEASING,), in_ramdisk & agent_takes_commands & hardware_unknown, EraseDisks(), STAY, "ErasingDisks"
+            )
+        ),
+        ["adopted"],
+        ["withdraw everything"],
     ),
 }
 

@@ -8,6 +8,7 @@ worthless. Each purpose has tokens of its own: what a ramdisk was given doesn't 
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import json
 
@@ -33,6 +34,14 @@ class Tokens:
     def for_first_boot(self, machine_uid: str, operation_id: str) -> str:
         """What the installed system proves itself with when it phones home: 43 characters that a URL can hold."""
         return self._derive("first-boot", machine_uid, operation_id)
+
+    def fingerprint(self, machine_uid: str, content: bytes) -> str:
+        """What tells whether content is the same as before, and nothing else of it: `KEY:DIGEST`.
+
+        Two that were made with different keys, by their first part, can't be compared.
+        """
+        key = self._derive("key", "", "")[:6]
+        return f"{key}:{self._derive('content', machine_uid, hashlib.sha256(content).hexdigest())[:22]}"
 
     def _derive(self, purpose: str, machine_uid: str, operation_id: str) -> str:
         # A JSON list: no two different triples read the same.

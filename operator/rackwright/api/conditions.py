@@ -22,6 +22,7 @@ class ConditionType(StrEnum):
     ALLOCATED = "Allocated"
     DEPLOYED = "Deployed"
     LAYOUT_COMPATIBLE = "LayoutCompatible"
+    LOCKED = "Locked"
 
 
 class Condition(Model):

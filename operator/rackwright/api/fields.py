@@ -135,10 +135,11 @@ BMCAddress = Annotated[
                     (
                         "self.matches('^redfish[+]https?://([^/?#]*@)?"
                         "([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?(/[^ ?#]*)?$')"
+                        " || self.matches('^manual://[-A-Za-z0-9.]*$')"
                     ),
                     (
                         "must be an address with a known scheme: redfish+https://HOST/redfish/v1/Systems/ID "
-                        "(redfish+http:// without TLS)"
+                        "(redfish+http:// without TLS), or manual:// where a person moves the power"
                     ),
                 ),
                 (
@@ -218,6 +219,25 @@ ObjectName = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength"
 
 Trigger = Annotated[str, Field(json_schema_extra={"maxLength": 253})]
 """Any string: a value that differs from the last one acted upon asks for the action once."""
+
+GateType = Annotated[
+    str,
+    Field(
+        json_schema_extra={
+            "maxLength": 316,
+            **rules(
+                (
+                    ("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')"),
+                    (
+                        "must be a condition type of your own with its domain, like example.org/BurnIn: "
+                        "types without one are the operator's"
+                    ),
+                )
+            ),
+        }
+    ),
+]
+"""The type of a condition that somebody else writes."""
 
 SSHKey = Annotated[
     str,

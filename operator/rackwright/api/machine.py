@@ -13,6 +13,7 @@ from rackwright.api.fields import (
     BMCAddress,
     Checksum,
     Duration,
+    GateType,
     Hostname,
     MACAddress,
     Model,
@@ -188,6 +189,24 @@ class Storage(Model):
     root_device_hints: RootDeviceHints | None = Field(default=None, description="Which disk the image is written to.")
 
 
+class FaultCategory(StrEnum):
+    """What kind of fault an owner reports."""
+
+    HARDWARE = "Hardware"
+    NETWORK = "Network"
+    PERFORMANCE = "Performance"
+    OTHER = "Other"
+
+
+class FaultReport(Model):
+    """What the owner found wrong with the machine."""
+
+    category: FaultCategory = Field(default=FaultCategory.OTHER, description="What kind of fault it is.")
+    summary: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 1024})] = Field(
+        description="What is wrong with it, for whoever repairs it."
+    )
+
+
 class Release(Model):
     """How the machine is taken back."""
 
@@ -203,6 +222,13 @@ class Release(Model):
     )
     max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(
         default=3, description="Attempts before the machine is Failed."
+    )
+    fault: FaultReport | None = Field(
+        default=None,
+        description=(
+            "Set it when the deployment is withdrawn: the machine is erased as usual, and Broken with this reason "
+            "instead of Ready until it is removed."
+        ),
     )
 
 
@@ -226,6 +252,18 @@ class Broken(Model):
     reason: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 1024})] = Field(
         description="What is wrong with it, for the next person."
     )
+
+
+class PowerCycle(Model):
+    """A restart, asked for once."""
+
+    trigger: Trigger = Field(default="", description="Any new value restarts a machine that is on, once.")
+
+
+class ReadinessGate(Model):
+    """A condition that somebody else writes and that the pool waits for."""
+
+    condition_type: GateType = Field(description="Type of a condition in status.conditions, like example.org/BurnIn.")
 
 
 class BareMetalMachineSpec(Model):
@@ -261,6 +299,23 @@ class BareMetalMachineSpec(Model):
                     "that it boots from"
                 ),
             ),
+            (
+                (
+                    "!has(self.bmc) || !self.bmc.address.startsWith('manual:')"
+                    " || (!has(self.power) && self.powerCycle.trigger == '')"
+                ),
+                (
+                    "spec.power and spec.powerCycle need a BMC that can do it: with a manual:// address a person "
+                    "moves the power, so remove them"
+                ),
+            ),
+            (
+                "!has(self.bmc) || !self.bmc.address.startsWith('manual:') || !has(self.rescue)",
+                (
+                    "spec.rescue needs a BMC that can start the machine: with a manual:// address nobody could tell "
+                    "when the rescue is over"
+                ),
+            ),
         )
     )
 
@@ -276,6 +331,26 @@ class BareMetalMachineSpec(Model):
         description=(
             "Power wanted while the machine is idle or deployed; without it the phase decides. "
             "Quote it: YAML reads a bare On as true."
+        ),
+    )
+    power_cycle: PowerCycle = Field(default=PowerCycle(), description="A restart of an idle or deployed machine.")
+    locked: bool = Field(
+        default=False,
+        description=(
+            "True: the operator stands down. Nothing but unlocking has an effect; power is watched and not corrected."
+        ),
+    )
+    readiness_gates: Annotated[
+        list[ReadinessGate],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["conditionType"]},
+        ),
+    ] = Field(
+        default=[],
+        description=(
+            "Conditions that others write into status.conditions and that must be True before the machine is given "
+            "to anybody: it leaves Commissioning only then, and a Ready one is not allocated while one isn't."
         ),
     )
     commissioning: Commissioning = Field(
@@ -312,6 +387,13 @@ class Installed(Model):
     )
     checksum: Checksum | None = Field(default=None, description="Checksum of what was written.")
     hostname: str = Field(default="", description="Name that the system reported.")
+    configuration: str | None = Field(
+        default=None,
+        description="Digest of the hostname, SSH keys and root device hints that it was installed with.",
+    )
+    user_data: str | None = Field(
+        default=None, description="Keyed digest of the user data that it was installed with; tells nothing of them."
+    )
     at: Time | None = Field(default=None, description="When the installed system first reported; absent until it did.")
     addresses: list[str] = Field(default=[], description="IP addresses that the system reported from.")
     ssh_host_keys: list[str] = Field(
@@ -320,13 +402,14 @@ class Installed(Model):
 
 
 class OperationName(StrEnum):
-    """What is being done to a machine; each operation belongs to one phase."""
+    """What is being done to a machine; each operation belongs to one phase, but a restart, which changes none."""
 
     COMMISSION = "Commission"
     DEPLOY = "Deploy"
     RELEASE = "Release"
     RESCUE = "Rescue"
     END_RESCUE = "EndRescue"
+    RESTART = "Restart"
 
 
 class Operation(Model):
@@ -393,6 +476,7 @@ class ObservedTriggers(Model):
 
     commissioning: str = Field(default="", description="Of spec.commissioning.trigger.")
     deployment: str = Field(default="", description="Of spec.deployment.trigger.")
+    power_cycle: str = Field(default="", description="Of spec.powerCycle.trigger.")
 
 
 class BareMetalMachineStatus(Model):

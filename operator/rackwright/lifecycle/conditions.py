@@ -10,6 +10,7 @@ from typing import Literal
 
 from rackwright.api.conditions import Condition, ConditionType
 from rackwright.api.machine import Phase, Power
+from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Action, Hold, Pause, Rest
 from rackwright.lifecycle.world import World
 
@@ -31,6 +32,7 @@ def conditions(world: World, step: Action | Pause, reason: str, message: str) ->
         ConditionType.ALLOCATED: _allocated(world),
         ConditionType.DEPLOYED: _deployed(world),
         ConditionType.LAYOUT_COMPATIBLE: ("True", "NoLayout", "No storage or network layout is declared."),
+        ConditionType.LOCKED: _locked(world),
     }
     before = {c.type: c for c in world.status.conditions}
     ours = [_condition(world, kind, verdict, before.get(kind)) for kind, verdict in verdicts.items()]
@@ -50,9 +52,17 @@ def _condition(world: World, kind: ConditionType, verdict: Verdict, before: Cond
     )
 
 
+def _locked(world: World) -> Verdict:
+    if not world.spec.locked:
+        return "False", "NotLocked", ""
+    return "True", "Locked", f"Locked by {world.locked_by or 'somebody unknown'}: nothing is done to it."
+
+
 def _bmc_reachable(world: World) -> Verdict:
     if world.spec.bmc is None:
         return "Unknown", "NoBMC", "spec.bmc is not set."
+    if moved_by_hand(world.spec):
+        return "Unknown", "ByHand", "A person moves the power: there is no BMC to ask."
     if world.seen.bmc_fault is not None:
         return "False", world.seen.bmc_fault.reason, world.seen.bmc_fault.message
     if world.seen.power is Power.UNKNOWN:

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from rackwright.api.machine import BareMetalMachineStatus, Failure, Phase, Power
+from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.conditions import conditions
+from rackwright.lifecycle.guards import closed_gates, differences
 from rackwright.lifecycle.operations import announced, failed, limits, recorded
 from rackwright.lifecycle.reasons import LEAVE_FAILED, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, sentence
 from rackwright.lifecycle.steps import Action, Begin, Fail, Hold, Pause, Record, RecordEvidence, Rest, Wait
-from rackwright.lifecycle.table import TABLE, Row, Then
+from rackwright.lifecycle.table import TABLE, Row, Then, applies
 from rackwright.lifecycle.world import Fault, World
 
 _LONGEST_READING = 12
@@ -52,7 +54,8 @@ class Decision:
 
 def matching_row(world: World) -> Row:
     """The first row that applies; the table has one for every world."""
-    return next(row for row in TABLE if world.status.phase in row.at and row.when(world))
+    first = next(row for row in TABLE if world.status.phase in row.at and row.when(world))
+    return applies(first, world)
 
 
 def destination(row: Row, world: World) -> Phase | None:
@@ -143,9 +146,10 @@ def _shown(row: Row, step: Action | Pause, world: World) -> tuple[Row, Action | 
 
 
 def _observed(world: World, status: BareMetalMachineStatus) -> BareMetalMachineStatus:
-    if status.power is world.seen.power:
+    power = Power.UNKNOWN if moved_by_hand(world.spec) else world.seen.power  # what is only assumed isn't shown
+    if status.power is power:
         return status
-    return status.model_copy(update={"power": world.seen.power, "powered_at": world.now})
+    return status.model_copy(update={"power": power, "powered_at": world.now})
 
 
 def _explained(row: Row, world: World) -> tuple[str, str]:
@@ -162,17 +166,30 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
             return world.seen.bmc_fault.reason, world.seen.bmc_fault.message
         case str() as reason if reason == THE_OBSTACLE and world.seen.obstacle is not None:
             return world.seen.obstacle.reason, world.seen.obstacle.message
-        case "DuplicateMachine" as reason:
-            return (
-                reason,
-                f"{world.seen.twin} has the same boot MAC address or BMC and comes first; this one is not touched.",
-            )
-        case "MarkedBroken" as reason if world.spec.broken is not None:
-            return reason, f"Marked as broken: {world.spec.broken.reason}"
         case reason if reason.startswith("("):
             return "Failed", "It failed, and why was not recorded. Recommission it with spec.commissioning.trigger."
         case reason:
-            return reason, sentence(reason)
+            return reason, _told(reason, world)
+
+
+def _told(reason: str, world: World) -> str:
+    """The reason's sentence, with what this machine adds to it."""
+    spec, words = world.spec, sentence(reason)
+    match reason:
+        case "DuplicateMachine":
+            return f"{world.seen.twin} has the same boot MAC address or BMC and comes first; this one is not touched."
+        case "MarkedBroken" if spec.broken is not None:
+            return f"Marked as broken: {spec.broken.reason}"
+        case "FaultReported" if spec.release.fault is not None:
+            return f"{words} {spec.release.fault.category}: {spec.release.fault.summary}"
+        case "ReadinessGatesClosed":
+            return f"{words} Not True: {', '.join(closed_gates(world))}."
+        case "ReinstallNeeded":
+            return f"{words} What differs: {', '.join(differences(world))}."
+        case "AwaitingStartFromNetwork" | "AwaitingStartFromDisk":
+            return words.format(name=world.name)
+        case _:
+            return words
 
 
 def _look_again(world: World, step: Action | Pause) -> timedelta:

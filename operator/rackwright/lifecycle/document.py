@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rackwright.api.machine import OperationName, Phase
 from rackwright.lifecycle.reasons import THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE
 from rackwright.lifecycle.steps import Action, Advance, Begin, Fail, Rest, Wait
-from rackwright.lifecycle.table import ANY, RESTING, TABLE, TRANSIENT, WORKING, Row, Then
+from rackwright.lifecycle.table import ANY, LOCKED, RESTING, TABLE, TRANSIENT, WORKING, Row, Then
 
 _FAULTS = {THE_FAULT, THE_BMC_FAULT, THE_OBSTACLE}
 
@@ -16,10 +16,13 @@ _FAULTS = {THE_FAULT, THE_BMC_FAULT, THE_OBSTACLE}
 def table() -> str:
     """Every row, in order, as a Markdown table."""
     lines = ["| # | in phase | when | do | then | because |", "|--:|---|---|---|---|---|"]
-    for number, row in enumerate(TABLE, 1):
+    for number, row in (*enumerate(TABLE, 1), ("*", LOCKED)):
         cells = (str(number), _phases(row), row.when.name, _step(row), _then(row), _because(row))
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    lines.append(
+        f"| * | {_phases(LOCKED)} | {LOCKED.when.name} | {_step(LOCKED)} | {_then(LOCKED)} | {_because(LOCKED)} |"
+    )
+    return "\n".join(lines) + "\n\n\\* instead of any row that would do something to the machine."
 
 
 def diagram() -> str:
@@ -71,6 +74,8 @@ def _step(row: Row) -> str:
             return f"begin *{_words(operation)}*"
         case Advance(stage):
             return f"go on to *{_words(stage)}*"
+        case Fail(final=True):
+            return "fail for good"
         case Fail():
             return "fail the attempt"
         case Wait():
@@ -89,11 +94,15 @@ def _words(name: str | OperationName) -> str:
 def _then(row: Row) -> str:
     match row.then:
         case Then.STAY:
-            return "Failed when attempts are used up" if isinstance(row.do, Fail) else "—"
+            return _failed(row.do) if isinstance(row.do, Fail) else "—"
         case Then.RETURN:
             return "where it came from"
         case phase:
             return f"**{phase}**"
+
+
+def _failed(step: Fail) -> str:
+    return "**Failed**" if step.final else "Failed when attempts are used up"
 
 
 def _because(row: Row) -> str:

@@ -5,11 +5,14 @@ Guards combine with `&`, `|` and `~`, and keep a readable name for the documenta
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rackwright.api.machine import EraseMode, OperationName, Phase, Power
+from rackwright.api.machine import BareMetalMachineSpec, EraseMode, OperationName, Phase, Power
+from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Stage
 from rackwright.lifecycle.world import Blame, CommandState, World
 
@@ -67,6 +70,12 @@ def accepted(world: World) -> bool:
 def live_machine(world: World) -> bool:
     """Spec adopts a machine that runs already."""
     return world.spec.deployment is not None and world.spec.deployment.existing
+
+
+@guard
+def locked(world: World) -> bool:
+    """Spec tells the operator to stand down."""
+    return world.spec.locked
 
 
 @guard
@@ -149,13 +158,73 @@ def power_undeclared(world: World) -> bool:
 
 
 @guard
-def image_differs(world: World) -> bool:
+def restart_triggered(world: World) -> bool:
+    """`spec.powerCycle.trigger` has a value that wasn't acted upon."""
+    return not world.deleting and world.spec.power_cycle.trigger != world.status.observed_triggers.power_cycle
+
+
+@guard
+def fault_reported(world: World) -> bool:
+    """The owner who withdrew the deployment reported a fault."""
+    return world.spec.release.fault is not None
+
+
+@guard
+def by_hand(world: World) -> bool:
+    """A person moves the machine's power."""
+    return moved_by_hand(world.spec)
+
+
+@guard
+def gates_closed(world: World) -> bool:
+    """A condition that spec names as a readiness gate isn't True."""
+    return bool(closed_gates(world))
+
+
+def closed_gates(world: World) -> list[str]:
+    """The readiness gates that aren't True, in the order of spec."""
+    true = {condition.type for condition in world.status.conditions if condition.status == "True"}
+    return [gate.condition_type for gate in world.spec.readiness_gates if gate.condition_type not in true]
+
+
+@guard
+def deployment_differs(world: World) -> bool:
     """What is declared is not what is installed."""
+    return bool(differences(world))
+
+
+def differences(world: World) -> list[str]:
+    """What of the declared deployment isn't as it was installed, by the names of spec; what isn't known is left out."""
     deployment, installed = world.spec.deployment, world.status.installed
-    if deployment is None or deployment.existing or installed is None:
+    if deployment is None or deployment.existing or installed is None or installed.image is None:
+        return []
+    image = world.seen.image_checksum
+    pairs = {
+        "image": deployment.image != installed.image or image not in (None, installed.checksum),
+        "user data": _other_content(installed.user_data, world.seen.user_data),
+        "hostname, SSH keys or root device hints": (
+            installed.configuration not in (None, configuration(world.spec, world.name))
+        ),
+    }
+    return [name for name, differs in pairs.items() if differs]
+
+
+def _other_content(one: str | None, other: str | None) -> bool:
+    """Whether two fingerprints, `KEY:DIGEST`, of one key tell of different contents."""
+    if one is None or other is None:
         return False
-    checksum = world.seen.image_checksum
-    return deployment.image != installed.image or (checksum is not None and checksum != installed.checksum)
+    return one != other and one.partition(":")[0] == other.partition(":")[0]
+
+
+def configuration(spec: BareMetalMachineSpec, name: str) -> str:
+    """Digest of what an installation takes from spec itself: hostname, SSH keys, root device hints."""
+    deployment, hints = spec.deployment, spec.storage.root_device_hints
+    parts = [
+        (deployment.hostname if deployment else None) or name,
+        list(deployment.ssh_authorized_keys) if deployment else [],
+        hints.model_dump(mode="json", exclude_none=True) if hints else {},
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 # --- what is recorded ------------------------------------------------------------------------------------------
@@ -324,6 +393,18 @@ def agent_heard(world: World) -> bool:
 
 
 @guard
+def agent_takes_commands(world: World) -> bool:
+    """The agent of this attempt's boot has sent a heartbeat."""
+    return world.seen.agent is not None and world.seen.agent.takes_commands
+
+
+@guard
+def hardware_unknown(world: World) -> bool:
+    """The machine was never inspected."""
+    return world.status.hardware is None
+
+
+@guard
 def inspection_arrived(world: World) -> bool:
     """The agent has told what the machine is made of."""
     return world.seen.agent is not None and world.seen.agent.inspected
@@ -360,7 +441,9 @@ def stage_overdue(world: World) -> bool:
     if operation is None or operation.step_started_at is None:
         return False
     last = max(t for t in (operation.step_started_at, world.seen.listening_since) if t is not None)
-    patience = min(world.policy.boot_timeout, _attempt_length(world))
+    patience = _attempt_length(world)
+    if not moved_by_hand(world.spec):
+        patience = min(world.policy.boot_timeout, patience)
     return world.now - last >= patience
 
 

@@ -24,11 +24,13 @@ from rackwright.api.machine import (
     Rescue,
 )
 from rackwright.lifecycle import steps
+from rackwright.lifecycle.guards import closed_gates, configuration, still_allocated
 from rackwright.lifecycle.reasons import FAULTS
 from rackwright.lifecycle.steps import Record, Stage
 from rackwright.lifecycle.world import CommandState, Fault, World
 
 HISTORY_LENGTH = 10
+RESTART_TIMEOUT, RESTART_ATTEMPTS = timedelta(minutes=15), 3
 
 
 def limits(world: World, operation: OperationName) -> tuple[timedelta, int]:
@@ -45,6 +47,8 @@ def limits(world: World, operation: OperationName) -> tuple[timedelta, int]:
         case OperationName.RESCUE | OperationName.END_RESCUE:
             rescue = spec.rescue or Rescue.model_construct(ssh_authorized_keys=[])  # withdrawn: the defaults
             return rescue.timeout, rescue.max_attempts
+        case OperationName.RESTART:
+            return RESTART_TIMEOUT, RESTART_ATTEMPTS
         case _:
             assert_never(operation)
 
@@ -62,8 +66,8 @@ def recorded(step: Record, world: World, *, to: Phase | None) -> BareMetalMachin
             changes |= {"operation": _at(world, stage)}
             if world.seen.agent is not None and world.seen.agent.hardware is not None:
                 changes["hardware"] = world.seen.agent.hardware
-        case steps.Fail(fault):
-            return failed(world, fault or _seen_fault(world))
+        case steps.Fail(fault, final):
+            return failed(world, fault or _seen_fault(world), final=final)
         case steps.Finish():
             changes |= _finished(world)
         case steps.Abandon():
@@ -72,6 +76,8 @@ def recorded(step: Record, world: World, *, to: Phase | None) -> BareMetalMachin
             pass
         case steps.Allocate():
             changes |= {"owner": world.spec.allocation.owner if world.spec.allocation else None}
+        case steps.Acknowledge():
+            changes |= {"observed_triggers": _restarted(world)}
         case steps.Adopt():
             changes |= _adopted(world)
         case steps.Restore():
@@ -95,15 +101,23 @@ def announced(world: World, stage: Stage) -> BareMetalMachineStatus:
         return status
     changes: dict[str, Any] = {} if operation.step == stage else {"operation": _at(world, stage)}
     if stage is Stage.WRITE_IMAGE and world.spec.deployment is not None:
-        changes["installed"] = Installed(image=world.spec.deployment.image, checksum=world.seen.image_checksum)
+        changes["installed"] = Installed(
+            image=world.spec.deployment.image,
+            checksum=world.seen.image_checksum,
+            configuration=configuration(world.spec, world.name),
+            user_data=world.seen.user_data,
+        )
     elif stage is Stage.ERASE_DISKS and installed is not None:
         changes["installed"] = Installed(image=installed.image, checksum=installed.checksum)  # it won't run again
         changes["erasure"] = status.erasure if operation.step == stage else []  # evidence of an earlier attempt
     return status.model_copy(update=changes)
 
 
-def failed(world: World, fault: Fault) -> BareMetalMachineStatus:
-    """Status after an attempt failed: the next one scheduled, or the machine Failed."""
+def failed(world: World, fault: Fault, *, final: bool = False) -> BareMetalMachineStatus:
+    """Status after an attempt failed: the next one scheduled, or the machine Failed.
+
+    A machine whose restart failed is what it was: nothing of it is in doubt but its power, and that is seen.
+    """
     operation = world.status.operation
     if operation is None:
         return world.status
@@ -113,16 +127,16 @@ def failed(world: World, fault: Fault) -> BareMetalMachineStatus:
             "step": operation.step,
             "class": fault.blame.value,
             "reason": fault.reason,
-            "message": fault.message,
+            "message": _particular(world, fault),
             "attempt": operation.attempt,
             "at": world.now,
         }
     )
     timeout, max_attempts = limits(world, operation.name)
-    if operation.attempt >= max_attempts:
+    if final or operation.attempt >= max_attempts:
         return world.status.model_copy(
             update={
-                "phase": Phase.FAILED,
+                "phase": world.status.phase if operation.name is OperationName.RESTART else Phase.FAILED,
                 "operation": None,
                 "last_failure": failure,
                 "history": _history(world, "Failed", fault.reason),
@@ -143,6 +157,18 @@ def failed(world: World, fault: Fault) -> BareMetalMachineStatus:
             ),
         }
     )
+
+
+def _particular(world: World, fault: Fault) -> str:
+    """The fault's sentence, with what a person would look for next."""
+    match fault.reason:
+        case "EraseNotVerified":
+            kept = [f"{e.device} ({e.serial or 'no serial number'})" for e in world.status.erasure if not e.verified]
+            return f"{fault.message} Not erased: {', '.join(kept) or 'no disk was seen'}."
+        case "ReadinessGatesClosed":
+            return f"{fault.message} Not True: {', '.join(closed_gates(world))}."
+        case _:
+            return fault.message
 
 
 def backoff(world: World, attempt: int, fault: Fault) -> timedelta:
@@ -172,25 +198,29 @@ def _begun(world: World, operation: OperationName, to: Phase | None) -> dict[str
     changes: dict[str, Any] = {"operation": _attempt(world, operation, 1)}
     if status.operation is not None:
         changes["history"] = _history(world, "Abandoned", "NotWanted")
+    observed = _restarted(world)  # whatever is begun starts the machine anew
     match operation:
         case OperationName.COMMISSION:
-            changes["observed_triggers"] = status.observed_triggers.model_copy(
-                update={"commissioning": world.spec.commissioning.trigger}
-            )
+            observed = observed.model_copy(update={"commissioning": world.spec.commissioning.trigger})
         case OperationName.DEPLOY:
-            changes["observed_triggers"] = status.observed_triggers.model_copy(
-                update={"deployment": world.spec.deployment.trigger if world.spec.deployment else ""}
-            )
+            trigger = world.spec.deployment.trigger if world.spec.deployment else ""
+            observed = observed.model_copy(update={"deployment": trigger})
             changes["erasure"] = []
         case OperationName.RELEASE:
             changes["erasure"] = []
         case OperationName.RESCUE:
             changes["rescued_from"] = status.phase if to is not status.phase else status.rescued_from
-        case OperationName.END_RESCUE:
+        case OperationName.END_RESCUE | OperationName.RESTART:
             pass
         case _:
             assert_never(operation)
+    changes["observed_triggers"] = observed
     return changes
+
+
+def _restarted(world: World) -> ObservedTriggers:
+    """The triggers with the restart that is asked for now as done."""
+    return world.status.observed_triggers.model_copy(update={"power_cycle": world.spec.power_cycle.trigger})
 
 
 def _at(world: World, stage: Stage) -> Operation | None:
@@ -214,7 +244,7 @@ def _finished(world: World) -> dict[str, Any]:
     ):
         changes["last_failure"] = None  # a rescue says nothing of what failed before it, only of its own attempts
     match operation.name:
-        case OperationName.COMMISSION | OperationName.RESCUE:
+        case OperationName.COMMISSION | OperationName.RESCUE | OperationName.RESTART:
             pass
         case OperationName.DEPLOY:
             installed, first_boot = status.installed or Installed(), world.seen.first_boot
@@ -229,6 +259,8 @@ def _finished(world: World) -> dict[str, Any]:
                 )
         case OperationName.RELEASE:
             changes["installed"] = None
+            if not still_allocated(world):
+                changes["owner"] = None
             erased = operation.step == Stage.SHUT_DOWN and status.erasure and all(e.verified for e in status.erasure)
             if status.installed is not None and not erased:
                 changes["erasure"] = [*status.erasure, _not_erased(world)]  # what an earlier attempt erased stays so
@@ -266,7 +298,9 @@ def _observed(world: World) -> ObservedTriggers:
     """The triggers as they are: what they asked for was done before this status began."""
     deployment = world.spec.deployment
     return ObservedTriggers(
-        commissioning=world.spec.commissioning.trigger, deployment=deployment.trigger if deployment else ""
+        commissioning=world.spec.commissioning.trigger,
+        deployment=deployment.trigger if deployment else "",
+        power_cycle=world.spec.power_cycle.trigger,
     )
 
 

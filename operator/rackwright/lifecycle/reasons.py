@@ -44,6 +44,10 @@ SENTENCES = {
     "EvidenceRecorded": "What is installed is noted in an annotation, which a backup keeps.",
     "MarkedBroken": "Marked as broken in spec.broken; withdraw the mark to have it checked again.",
     "MarkWithdrawn": "No longer marked as broken.",
+    "FaultReported": (
+        "Its last owner reported a fault. Remove spec.release.fault when it is repaired, and it is checked again."
+    ),
+    "Locked": "Locked: nothing is done to it. Set spec.locked to false to have what is declared take effect.",
     "FinishingDiskWrite": "Marked broken while the agent works on a disk; it is stopped when that ends.",
     "StoppingSafely": "Marked broken: being switched off.",
     "Withdrawn": "Acceptance or the record itself was withdrawn.",
@@ -69,6 +73,14 @@ SENTENCES = {
     "BootingRamdisk": "Being started from the network, into the ramdisk.",
     "BootingDisk": "Being started from its disk.",
     "AwaitingAgent": "Started; the ramdisk's agent has not reported yet.",
+    "AwaitingStartFromNetwork": (
+        "Start {name} from the network by hand, switching it off first if it runs: spec.bmc has no way to do it. "
+        "It goes on as soon as the ramdisk's agent reports."
+    ),
+    "AwaitingStartFromDisk": (
+        "Start {name} from its disk by hand: spec.bmc has no way to do it. "
+        "It is Deployed as soon as the installed system reports."
+    ),
     "AgentUnclear": "The agent reports, and does not say how far its command is.",
     "AwaitingPowerState": "The BMC does not say how the power is.",
     "KeepingInventory": "The agent has reported the hardware.",
@@ -86,13 +98,18 @@ SENTENCES = {
         "spec.bmc is missing, and what is declared can't be done without a BMC. Add it, or take back what asks for it."
     ),
     "DeploymentDeclared": "A deployment is declared.",
+    "RestartRequested": "spec.powerCycle.trigger has a new value.",
+    "Restarting": "Being restarted, as spec.powerCycle.trigger asked.",
+    "Restarted": "Restarted, as spec.powerCycle.trigger asked.",
+    "NothingToRestart": "spec.powerCycle.trigger has a new value, and the machine is off: nothing to restart.",
+    "ReadinessGatesClosed": "A condition that spec.readinessGates names, and that others write, is not True.",
     "PowerOffWanted": "spec.power is Off.",
     "PowerOnWanted": "spec.power is On.",
     "IdleIsOff": "An idle machine is switched off.",
     "Available": "In the pool, checked and switched off.",
     "AwaitingDeployment": "Reserved; no deployment is declared.",
     "ReinstallNeeded": (
-        "The declared image is not the one that is installed. Nothing is wiped by itself: "
+        "What is declared is not what is installed. Nothing is wiped by itself: "
         "set spec.deployment.trigger to a new value to re-install."
     ),
     "Running": "The installed system runs.",
@@ -119,6 +136,11 @@ FAULTS = {
         "FirstBootMissing",
         "The image was written, but the installed system has not reported before the deadline. Look at its console: "
         "does it boot, does cloud-init run, does it reach the operator?",
+    ),
+    "ReadinessGatesClosed": Fault(
+        Blame.CONFIGURATION,
+        "ReadinessGatesClosed",
+        "It is checked, and a condition that spec.readinessGates names was not True within spec.commissioning.timeout.",
     ),
     "DeadlineExceeded": Fault(Blame.TIMEOUT, "DeadlineExceeded", "The attempt took longer than its timeout in spec."),
     "EraseNotVerified": Fault(

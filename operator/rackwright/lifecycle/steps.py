@@ -24,6 +24,7 @@ class Stage(StrEnum):
     ERASE_DISKS = "EraseDisks"
     OPEN_RESCUE = "OpenRescue"
     SHUT_DOWN = "ShutDown"
+    POWER_ON = "PowerOn"
 
 
 # --- records ---------------------------------------------------------------------------------------------------
@@ -48,6 +49,8 @@ class Fail:
     """The attempt failed: schedule the next, or give up. Without a fault, the one that was seen."""
 
     fault: Fault | None = None
+    final: bool = False
+    """Whether another attempt couldn't help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,11 @@ class Allocate:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Note that a restart was asked for, where there is nothing to restart."""
+
+
+@dataclass(frozen=True, slots=True)
 class Adopt:
     """Take a running machine over as it is."""
 
@@ -85,7 +93,7 @@ class RecordErasure:
     """Put the erase's evidence into status, whatever it says."""
 
 
-Record = Begin | Advance | Fail | Finish | Abandon | Move | Allocate | Adopt | Restore | RecordErasure
+Record = Begin | Advance | Fail | Finish | Abandon | Move | Allocate | Acknowledge | Adopt | Restore | RecordErasure
 
 # --- actions ---------------------------------------------------------------------------------------------------
 
@@ -204,5 +212,8 @@ class Hold:
 
 
 Pause = Wait | Rest | Hold
+
+Bookkeeping = TakeHold | RecordEvidence
+"""Actions on the record alone, which keep it safe and which nobody notices."""
 
 Step = Record | Action | Pause

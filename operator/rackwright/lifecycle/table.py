@@ -4,6 +4,8 @@ A row says: in these phases, when this holds, do this, and be in that phase then
 changes status and the reading goes on from the new status; an *action* is announced in status before it is carried
 out; a *pause* ends the reading. Deletion, a silent BMC, lost status and a machine marked broken are rows like any
 other. `hack/generate` draws the README's table and diagram from this module.
+
+On a machine that is locked, `LOCKED` stands in for every row that would do something to it.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ from rackwright.lifecycle.guards import (
     adopted,
     agent_heard,
     agent_lost,
+    agent_takes_commands,
     allocation_declared,
     always,
     at_stage,
     bmc_misconfigured,
     bmc_silent,
+    by_hand,
     came_from,
     came_up,
     command,
     deletion_forced,
     deletion_requested,
     deployment_declared,
+    deployment_differs,
     deployment_obstructed,
     deployment_wanted,
     disks_busy,
@@ -39,14 +44,17 @@ from rackwright.lifecycle.guards import (
     evidence_lost,
     evidence_recorded,
     evidence_stale,
+    fault_reported,
     first_boot_reported,
+    gates_closed,
     gave_up,
+    hardware_unknown,
     holds_data,
-    image_differs,
     inspection_arrived,
     inventory_kept,
     let_go,
     live_machine,
+    locked,
     marked_broken,
     no_bmc,
     off_wanted,
@@ -59,6 +67,7 @@ from rackwright.lifecycle.guards import (
     record_unheld,
     reinstall_triggered,
     rescue_wanted,
+    restart_triggered,
     retry_not_due,
     stage_overdue,
     still_allocated,
@@ -68,10 +77,12 @@ from rackwright.lifecycle.guards import (
 from rackwright.lifecycle.reasons import THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, fault
 from rackwright.lifecycle.steps import (
     Abandon,
+    Acknowledge,
     Adopt,
     Advance,
     Allocate,
     Begin,
+    Bookkeeping,
     BootDisk,
     BootRamdisk,
     EraseDisks,
@@ -82,6 +93,7 @@ from rackwright.lifecycle.steps import (
     LetGo,
     Move,
     OpenRescue,
+    Pause,
     PowerOff,
     PowerOn,
     RecordErasure,
@@ -94,7 +106,7 @@ from rackwright.lifecycle.steps import (
     Wait,
     WriteImage,
 )
-from rackwright.lifecycle.world import CommandState
+from rackwright.lifecycle.world import CommandState, World
 
 
 class Then(Enum):
@@ -130,15 +142,21 @@ TRANSIENT = (*WORKING, RESCUE)
 """Phases in which an operation is under way; Rescue only while it is entered or left."""
 RESTING = (NEW, READY, ALLOCATED, DEPLOYED, BROKEN, FAILED)
 IDLE = (READY, ALLOCATED)
+SETTLED = (*IDLE, DEPLOYED)
+"""Phases in which power is as spec wishes."""
 
 Op, S = OperationName, Stage
 at_work = at_stage(S.WRITE_IMAGE, S.ERASE_DISKS, S.OPEN_RESCUE)
 """The attempt needs an agent that was heard already."""
 in_ramdisk = at_stage(S.BOOT_RAMDISK) | at_work
 untouched = at_stage(S.START, S.POWER_OFF)
+shut_down = at_stage(S.SHUT_DOWN) & powered_off
 rests = ~under_way
 unclaimed = ~holds_data
 unwanted = holds_data & ~deployment_wanted
+restarting = doing(Op.RESTART)
+kept_broken = marked_broken | fault_reported
+for_the_pool = Guard("for the pool", (~unwanted & ~came_up & ~still_allocated).holds)
 release_failed, rescue_failed = gave_up(Op.RELEASE), gave_up(Op.RESCUE)
 running, succeeded = command(CommandState.RUNNING), command(CommandState.SUCCEEDED)
 broke, unclear = command(CommandState.FAILED), command(CommandState.UNKNOWN)
@@ -165,7 +183,7 @@ TABLE: tuple[Row, ...] = (
     Row(RESTING,        evidence_stale,                                 RecordEvidence(),         STAY,          "EvidenceRecorded"),
 
     # --- marked broken: stopped safely, then left alone -------------------------------------------------------
-    Row((NEW, READY, ALLOCATED, DEPLOYED, FAILED), marked_broken,       Move(),                   BROKEN,        "MarkedBroken"),
+    Row((NEW, READY, ALLOCATED, DEPLOYED, FAILED), marked_broken,       Abandon(),                BROKEN,        "MarkedBroken"),
     Row(WORKING,        marked_broken & agent_heard & disks_busy & ~overdue, Wait(),                   STAY,          "FinishingDiskWrite"),
     Row(WORKING,        marked_broken & powered_on & ~overdue,          PowerOff(),               STAY,          "StoppingSafely"),
     Row(WORKING,        marked_broken,                                  Abandon(),                BROKEN,        "MarkedBroken"),
@@ -190,6 +208,8 @@ TABLE: tuple[Row, ...] = (
     Row((DEPLOYING,),   first_boot_reported & at_stage(S.BOOT_DISK),    Finish(),                 DEPLOYED,      "FirstBootReported"),
     Row(TRANSIENT,      under_way & no_bmc,                             Hold(),                   STAY,          "BMCMissing"),
     Row((DEPLOYING,),   overdue & at_stage(S.BOOT_DISK),                Fail(fault("FirstBootMissing")), STAY,   THE_FAULT),
+    Row((COMMISSIONING,), overdue & shut_down & for_the_pool & gates_closed,
+                                                                        Fail(fault("ReadinessGatesClosed"), final=True), STAY, THE_FAULT),
     Row(TRANSIENT,      overdue & bmc_silent,                           Fail(),                   STAY,          THE_FAULT),
     Row(TRANSIENT,      overdue,                                        Fail(fault("DeadlineExceeded")), STAY,   THE_FAULT),
 
@@ -197,6 +217,8 @@ TABLE: tuple[Row, ...] = (
     Row(TRANSIENT,      bmc_misconfigured & untouched,                  Wait(soon=False),         STAY,          THE_BMC_FAULT),
     Row(TRANSIENT,      bmc_silent & untouched,                         Fail(),                   STAY,          THE_FAULT),
     Row(TRANSIENT,      under_way & untouched & powered_on,             PowerOff(),               STAY,          "StartingFromOff"),
+    Row((RELEASING,),   untouched & powered_off & (unclaimed | erase_unwanted) & fault_reported,
+                                                                        Finish(),                 BROKEN,        "FaultReported"),
     Row((RELEASING,),   untouched & powered_off & unclaimed & still_allocated,
                                                                         Finish(),                 ALLOCATED,     "NothingToErase"),
     Row((RELEASING,),   untouched & powered_off & unclaimed,            Finish(),                 READY,         "NothingToErase"),
@@ -215,6 +237,7 @@ TABLE: tuple[Row, ...] = (
                                                                         Fail(),                   STAY,          THE_FAULT),
     Row(TRANSIENT,      at_stage(S.BOOT_RAMDISK) & ~agent_heard & stage_overdue,
                                                                         Fail(fault("AgentMissing")), STAY,       THE_FAULT),
+    Row(TRANSIENT,      at_stage(S.BOOT_RAMDISK) & ~agent_heard & by_hand, Wait(),                STAY,          "AwaitingStartFromNetwork"),
     Row(TRANSIENT,      at_stage(S.BOOT_RAMDISK) & ~agent_heard,        Wait(),                   STAY,          "AwaitingAgent"),
     Row(TRANSIENT,      at_work & agent_lost,                           Fail(fault("AgentLost")), STAY,          THE_FAULT),
     Row(TRANSIENT,      at_work & ~agent_heard,                         Wait(),                   STAY,          "AwaitingAgent"),
@@ -226,12 +249,12 @@ TABLE: tuple[Row, ...] = (
     Row((COMMISSIONING,), in_ramdisk & inspection_arrived,              KeepInventory(),          STAY,          "KeepingInventory"),
     Row((COMMISSIONING,), in_ramdisk,                                   Fail(fault("InspectionLost")), STAY,     THE_FAULT),
     Row((COMMISSIONING,), at_stage(S.SHUT_DOWN) & powered_on,           PowerOff(stage=None),     STAY,          "ShuttingDown"),
-    Row((COMMISSIONING,), at_stage(S.SHUT_DOWN) & powered_off & unwanted,
+    Row((COMMISSIONING,), shut_down & unwanted,
                                                                         Begin(Op.RELEASE),        RELEASING,     "DeploymentWithdrawn"),
-    Row((COMMISSIONING,), at_stage(S.SHUT_DOWN) & powered_off & came_up, BootDisk(),              STAY,          "BootingDisk"),
-    Row((COMMISSIONING,), at_stage(S.SHUT_DOWN) & powered_off & still_allocated,
-                                                                        Finish(),                 ALLOCATED,     "Commissioned"),
-    Row((COMMISSIONING,), at_stage(S.SHUT_DOWN) & powered_off,          Finish(),                 READY,         "Commissioned"),
+    Row((COMMISSIONING,), shut_down & came_up,                          BootDisk(),               STAY,          "BootingDisk"),
+    Row((COMMISSIONING,), shut_down & still_allocated,                  Finish(),                 ALLOCATED,     "Commissioned"),
+    Row((COMMISSIONING,), shut_down & gates_closed,                     Wait(),                   STAY,          "ReadinessGatesClosed"),
+    Row((COMMISSIONING,), shut_down,                                    Finish(),                 READY,         "Commissioned"),
     Row((COMMISSIONING,), at_stage(S.BOOT_DISK) & powered_off,          BootDisk(),               STAY,          "BootingDisk"),
     Row((COMMISSIONING,), at_stage(S.BOOT_DISK) & powered_on,           Finish(),                 DEPLOYED,      "Commissioned"),
 
@@ -241,9 +264,15 @@ TABLE: tuple[Row, ...] = (
     Row((DEPLOYING,),   in_ramdisk,                                     WriteImage(),             STAY,          "WritingImage"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & agent_heard & powered_on, PowerOff(stage=None),   STAY,          "LeavingRamdisk"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & powered_off,            BootDisk(),               STAY,          "BootingDisk"),
+    Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & by_hand,                Wait(),                   STAY,          "AwaitingStartFromDisk"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK),                          Wait(),                   STAY,          "AwaitingFirstBoot"),
 
-    # --- releasing --------------------------------------------------------------------------------------------
+    # --- releasing: a machine that was never inspected is inspected first, so that it is known what to erase ----
+    Row((RELEASING,),   in_ramdisk & hardware_unknown & inventory_kept, Advance(S.BOOT_RAMDISK),  STAY,          "InventoryKept"),
+    Row((RELEASING,),   in_ramdisk & hardware_unknown & inspection_arrived, KeepInventory(),      STAY,          "KeepingInventory"),
+    Row((RELEASING,),   in_ramdisk & hardware_unknown & ~erase_unwanted, Fail(fault("InspectionLost")), STAY,    THE_FAULT),
+    Row((RELEASING,),   in_ramdisk & ~agent_takes_commands & stage_overdue, Fail(fault("AgentMissing")), STAY,   THE_FAULT),
+    Row((RELEASING,),   in_ramdisk & ~agent_takes_commands,             Wait(),                   STAY,          "AwaitingAgent"),
     Row((RELEASING,),   in_ramdisk & succeeded & ~evidence_recorded,    RecordErasure(),          STAY,          "EvidenceReturned"),
     Row((RELEASING,),   in_ramdisk & succeeded & every_disk_erased,     Advance(S.SHUT_DOWN),     STAY,          "DisksErased"),
     Row((RELEASING,),   in_ramdisk & succeeded,                         Fail(fault("EraseNotVerified")), STAY,   THE_FAULT),
@@ -251,9 +280,9 @@ TABLE: tuple[Row, ...] = (
     Row((RELEASING,),   in_ramdisk & erase_unwanted,                    Advance(S.SHUT_DOWN),     STAY,          "EraseNotWanted"),
     Row((RELEASING,),   in_ramdisk,                                     EraseDisks(),             STAY,          "ErasingDisks"),
     Row((RELEASING,),   at_stage(S.SHUT_DOWN) & powered_on,             PowerOff(stage=None),     STAY,          "ShuttingDown"),
-    Row((RELEASING,),   at_stage(S.SHUT_DOWN) & powered_off & still_allocated,
-                                                                        Finish(),                 ALLOCATED,     "DisksErased"),
-    Row((RELEASING,),   at_stage(S.SHUT_DOWN) & powered_off,            Finish(),                 READY,         "DisksErased"),
+    Row((RELEASING,),   shut_down & fault_reported,                     Finish(),                 BROKEN,        "FaultReported"),
+    Row((RELEASING,),   shut_down & still_allocated,                    Finish(),                 ALLOCATED,     "DisksErased"),
+    Row((RELEASING,),   shut_down,                                      Finish(),                 READY,         "DisksErased"),
 
     # --- rescue -----------------------------------------------------------------------------------------------
     Row((RESCUE,),      doing(Op.RESCUE) & in_ramdisk & succeeded,      Finish(),                 STAY,          "RescueOpen"),
@@ -271,13 +300,14 @@ TABLE: tuple[Row, ...] = (
     Row((NEW,),         accepted,                                       Begin(Op.COMMISSION),     COMMISSIONING, "Accepted"),
     Row((NEW,),         always,                                         Rest(settled=False),      STAY,          "AwaitingAcceptance"),
 
-    Row((BROKEN,),      deletion_requested & marked_broken,             Hold(),                   STAY,          "DeletionBlocked"),
-    Row((*IDLE, DEPLOYED), rescue_wanted & no_bmc,                      Hold(),                   STAY,          "BMCMissing"),
-    Row((*IDLE, DEPLOYED), rescue_wanted,                               Begin(Op.RESCUE),         RESCUE,        "RescueRequested"),
+    Row((BROKEN,),      deletion_requested & kept_broken,               Hold(),                   STAY,          "DeletionBlocked"),
+    Row(SETTLED,        rescue_wanted & no_bmc,                         Hold(),                   STAY,          "BMCMissing"),
+    Row(SETTLED,        rescue_wanted,                                  Begin(Op.RESCUE),         RESCUE,        "RescueRequested"),
     Row((BROKEN, FAILED), rescue_wanted & ~rescue_failed & no_bmc,      Hold(),                   STAY,          "BMCMissing"),
     Row((BROKEN, FAILED), rescue_wanted & ~rescue_failed,               Begin(Op.RESCUE),         RESCUE,        "RescueRequested"),
-    Row((BROKEN,),      marked_broken & rescue_wanted,                  Hold(),                   STAY,          "RescueGaveUp"),
+    Row((BROKEN,),      kept_broken & rescue_wanted,                    Hold(),                   STAY,          "RescueGaveUp"),
     Row((BROKEN,),      marked_broken,                                  Hold(),                   STAY,          "MarkedBroken"),
+    Row((BROKEN,),      fault_reported,                                 Hold(),                   STAY,          "FaultReported"),
     Row((BROKEN,),      live_machine & unclaimed,                       Adopt(),                  DEPLOYED,      "Adopted"),
     Row((BROKEN,),      live_machine & came_up,                         Move(),                   DEPLOYED,      "MarkWithdrawn"),
     Row((BROKEN,),      always,                                         Begin(Op.COMMISSION),     COMMISSIONING, "MarkWithdrawn"),
@@ -292,24 +322,46 @@ TABLE: tuple[Row, ...] = (
     Row((DEPLOYED,),    reinstall_triggered & deployment_obstructed,    Hold(),                   STAY,          THE_OBSTACLE),
     Row((DEPLOYED,),    reinstall_triggered,                            Begin(Op.DEPLOY),         DEPLOYING,     "ReinstallRequested"),
 
-    Row((READY,),       ~accepted,                                      Move(),                   NEW,           "Withdrawn"),
+    Row((READY,),       ~accepted,                                      Abandon(),                NEW,           "Withdrawn"),
     Row((READY,),       recommission_triggered,                         Begin(Op.COMMISSION),     COMMISSIONING, "RecommissionRequested"),
-    Row((READY,),       allocation_declared,                            Allocate(),               ALLOCATED,     "AllocationDeclared"),
+    Row((READY,),       allocation_declared & ~gates_closed,            Allocate(),               ALLOCATED,     "AllocationDeclared"),
     Row((ALLOCATED,),   unwanted,                                       Begin(Op.RELEASE),        RELEASING,     "DeploymentWithdrawn"),
     Row((ALLOCATED,),   ~still_allocated,                               Move(),                   READY,         "AllocationWithdrawn"),
     Row((ALLOCATED,),   deployment_wanted & live_machine,               Adopt(),                  DEPLOYED,      "Adopted"),
     Row((ALLOCATED,),   deployment_wanted & deployment_obstructed,      Hold(),                   STAY,          THE_OBSTACLE),
     Row((ALLOCATED,),   deployment_wanted,                              Begin(Op.DEPLOY),         DEPLOYING,     "DeploymentDeclared"),
 
-    Row((*IDLE, DEPLOYED), ~power_undeclared & no_bmc,                  Hold(),                   STAY,          "BMCMissing"),
-    Row((*IDLE, DEPLOYED), off_wanted & powered_on,                     PowerOff(),               STAY,          "PowerOffWanted"),
-    Row((*IDLE, DEPLOYED), on_wanted & powered_off,                     PowerOn(),                STAY,          "PowerOnWanted"),
+    # --- a restart that was asked for, and power as spec wishes it -----------------------------------------------
+    Row(SETTLED,        restarting & retry_not_due,                     Wait(soon=False),         STAY,          THE_FAULT),
+    Row(SETTLED,        restarting & no_bmc,                            Hold(),                   STAY,          "BMCMissing"),
+    Row(SETTLED,        restarting & overdue & bmc_silent,              Fail(),                   STAY,          THE_FAULT),
+    Row(SETTLED,        restarting & overdue,                           Fail(fault("DeadlineExceeded")), STAY,   THE_FAULT),
+    Row(SETTLED,        restarting & untouched & powered_on,            PowerOff(),               STAY,          "Restarting"),
+    Row(SETTLED,        restarting & powered_off,                       PowerOn(stage=S.POWER_ON), STAY,         "Restarting"),
+    Row(SETTLED,        restarting & powered_on,                        Finish(),                 STAY,          "Restarted"),
+    Row(SETTLED,        restarting & bmc_silent,                        Wait(),                   STAY,          THE_BMC_FAULT),
+    Row(SETTLED,        restarting,                                     Wait(),                   STAY,          "AwaitingPowerState"),
+    Row(SETTLED,        (~power_undeclared | restart_triggered) & no_bmc, Hold(),                 STAY,          "BMCMissing"),
+    Row(SETTLED,        off_wanted & powered_on,                        PowerOff(),               STAY,          "PowerOffWanted"),
     Row((READY,),       power_undeclared & powered_on,                  PowerOff(),               STAY,          "IdleIsOff"),
+    Row(SETTLED,        restart_triggered & powered_on,                 Begin(Op.RESTART),        STAY,          "RestartRequested"),
+    Row(SETTLED,        restart_triggered & powered_off,                Acknowledge(),            STAY,          "NothingToRestart"),
+    Row(SETTLED,        on_wanted & powered_off,                        PowerOn(),                STAY,          "PowerOnWanted"),
     Row((READY,),       bmc_silent,                                     Rest(settled=False),      STAY,          THE_BMC_FAULT),
     Row((ALLOCATED, DEPLOYED), ~power_undeclared & bmc_silent,          Rest(settled=False),      STAY,          THE_BMC_FAULT),
+    Row((READY,),       gates_closed,                                   Rest(settled=False),      STAY,          "ReadinessGatesClosed"),
     Row((READY,),       always,                                         Rest(),                   STAY,          "Available"),
     Row((ALLOCATED,),   always,                                         Rest(),                   STAY,          "AwaitingDeployment"),
-    Row((DEPLOYED,),    image_differs,                                  Rest(settled=False),      STAY,          "ReinstallNeeded"),
+    Row((DEPLOYED,),    deployment_differs,                              Rest(settled=False),      STAY,          "ReinstallNeeded"),
     Row((DEPLOYED,),    always,                                         Rest(),                   STAY,          "Running"),
 )
+
+LOCKED = Row(ANY, locked, Hold(), STAY, "Locked")
+"""Stands in, on a machine that is locked, for every row that would do something to it."""
 # fmt: on
+
+
+def applies(row: Row, world: World) -> Row:
+    """The row that applies where this one matches."""
+    harmless = isinstance(row.do, Pause | Bookkeeping)
+    return LOCKED if not harmless and locked(world) else row

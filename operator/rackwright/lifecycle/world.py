@@ -68,6 +68,8 @@ class Agent:
     """Why the command failed."""
     erasure: tuple[Erasure, ...] = ()
     """Evidence that a finished erase returned."""
+    takes_commands: bool = True
+    """Whether it has sent a heartbeat; before that it can only have reported its hardware."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Seen:
     """`status.installed` as the machine's annotation remembers it."""
     image_checksum: str | None = None
     """Of the image that is declared now, where it exists."""
+    user_data: str | None = None
+    """Keyed digest of the user data that is declared now, where it is known."""
     listening_since: datetime | None = None
     """Since when agents could be heard: an operator that just started has heard nobody yet."""
 
@@ -125,6 +129,8 @@ class World:
     force_delete: bool = False
     held: bool = True
     """Whether our finalizer keeps the record until the machine is released."""
+    locked_by: str | None = None
+    """Who set `spec.locked`, as the API server's field managers tell."""
     hurry: bool = False
     """Something that a retry waits for has changed: try now."""
     chance: float = 0.5

@@ -18,6 +18,7 @@ from tests.property.admission import Refused
 from tests.property.rig import HARDWARE
 from tests.unit.lifecycle.test_release import erased
 from tests.unit.lifecycle.worlds import (
+    CHECKSUM,
     NOW,
     OPERATIONS,
     STAGES,
@@ -30,13 +31,22 @@ from tests.unit.lifecycle.worlds import (
     recorded,
 )
 
-from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, OperationName, Phase, Power
+from rackwright.api.machine import (
+    BareMetalMachineSpec,
+    BareMetalMachineStatus,
+    OperationName,
+    Phase,
+    Power,
+    ReadinessGate,
+)
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Seen, World
 
 SILENT = Fault(Blame.BMC, "BMCUnreachable", "The BMC does not answer.")
 MISSING = Fault(Blame.CONFIGURATION, "SecretMissing", "The Secret node-07-bmc does not exist.")
 OBSTACLE = Fault(Blame.CONFIGURATION, "ImageMissing", "The OperatingSystemImage does not exist.")
 MINUTES = timedelta(minutes=1)
+GATES = [ReadinessGate(condition_type="example.org/BurnIn")]
+REPORT = {"summary": "It smells."}
 
 
 @cache
@@ -64,6 +74,14 @@ def _specs() -> tuple[BareMetalMachineSpec, ...]:
         {"bmc": False, "rescue": True},
         {"release": {"erase": "None"}},
         {"release": {"erase": "None"}},
+        {"release": {"fault": REPORT}},
+        {"release": {"fault": REPORT, "erase": "None"}},
+        {"release": {"fault": REPORT}, "rescue": True},
+        {"locked": True},
+        {"powerCycle": {"trigger": "again"}},
+        {"powerCycle": {"trigger": "again"}, "bmc": False, "accepted": False},
+        {"bmc": {"address": "manual://"}},
+        {"bmc": {"address": "manual://"}},
         {
             "rescue": {"maxAttempts": 1},
             "release": {"maxAttempts": 1},
@@ -120,7 +138,14 @@ def _agents() -> list[Agent | None]:
     return [
         None,
         *(
-            Agent(heard_at=NOW - since, inspected=inspected, hardware=hardware, command=command, erasure=erasure)
+            Agent(
+                heard_at=NOW - since,
+                inspected=inspected,
+                hardware=hardware,
+                command=command,
+                erasure=erasure,
+                takes_commands=command is not CommandState.NONE or not inspected,
+            )
             for since in (timedelta(seconds=10), 4 * MINUTES)
             for inspected, hardware in ((False, None), (True, None), (True, HARDWARE))
             for command in CommandState
@@ -136,8 +161,11 @@ def worlds(number: int, *, torn: bool = False) -> Iterator[World]:
     for _ in range(number):
         phase = draw(working if torn else [None, *Phase, *working, *working, Phase.RESCUE])
         status, spec = draw(_statuses(phase)), draw(_specs())
+        spec = spec.model_copy(update={"readiness_gates": draw([[], GATES])})
         if torn:
             status = status.model_copy(update={"operation": None})
+        if phase is Phase.RELEASING and draw([False, True]):
+            status = status.model_copy(update={"hardware": None})
         fault = draw([None, None, None, SILENT, MISSING]) if spec.bmc is not None else None
         power = draw(list(Power)) if fault is None and spec.bmc is not None else Power.UNKNOWN
         deleting = draw([False] * 5 + [True])
@@ -148,6 +176,7 @@ def worlds(number: int, *, torn: bool = False) -> Iterator[World]:
             first_boot=draw([None, None, installed()]) if phase is Phase.DEPLOYING and not torn else None,
             twin=draw([None] * 19 + ["rack/node-01"]),
             obstacle=draw([None, None, OBSTACLE]),
+            image_checksum=draw([None, CHECKSUM]),
             evidence=draw([status.installed, status.installed, None, installed()]),
             listening_since=draw([None, NOW - MINUTES]),
         )

@@ -7,6 +7,7 @@ from tests.unit.lifecycle.worlds import CHECKSUM, attempt, declared, heard, inst
 
 from rackwright.api.machine import Installed, OperationName, Phase
 from rackwright.lifecycle.decide import decide
+from rackwright.lifecycle.guards import configuration
 from rackwright.lifecycle.steps import BootDisk, PowerOff, Stage, Wait, WriteImage
 from rackwright.lifecycle.world import CommandState, Seen, World
 
@@ -40,7 +41,9 @@ def test_another_image_declared_before_the_write_is_recorded_before_it_is_writte
 
     assert decision.step == WriteImage()
     assert decision.announces(announced.status)
-    assert decision.status.installed == Installed(image="fedora-42", checksum=CHECKSUM)
+    assert decision.status.installed == Installed(
+        image="fedora-42", checksum=CHECKSUM, configuration=configuration(announced.spec, announced.name)
+    )
 
 
 def test_a_ramdisk_that_still_reports_after_the_write_is_left_once_and_its_silence_is_waited_through() -> None:

@@ -40,6 +40,7 @@ STAGES = {
     OperationName.RELEASE: (*IN_RAMDISK, Stage.ERASE_DISKS, Stage.SHUT_DOWN),
     OperationName.RESCUE: (*IN_RAMDISK, Stage.OPEN_RESCUE),
     OperationName.END_RESCUE: (Stage.START, Stage.POWER_OFF, Stage.BOOT_DISK),
+    OperationName.RESTART: (Stage.START, Stage.POWER_OFF, Stage.POWER_ON),
 }
 """How far each operation can come."""
 
@@ -48,8 +49,13 @@ OPERATIONS = {
     Phase.DEPLOYING: (OperationName.DEPLOY,),
     Phase.RELEASING: (OperationName.RELEASE,),
     Phase.RESCUE: (OperationName.RESCUE, OperationName.END_RESCUE),
+    Phase.READY: (OperationName.RESTART,),
+    Phase.ALLOCATED: (OperationName.RESTART,),
+    Phase.DEPLOYED: (OperationName.RESTART,),
 }
-"""What is done in each transient phase."""
+"""What is done in each phase."""
+WORKING = (Phase.COMMISSIONING, Phase.DEPLOYING, Phase.RELEASING)
+"""Phases in which something is done all the time."""
 
 
 class Impossible(ValueError):
@@ -62,7 +68,7 @@ def impossibilities(status: BareMetalMachineStatus) -> list[str]:
     allowed = OPERATIONS.get(phase, ()) if phase is not None else ()
     found = {
         f"{phase} goes with an operation of its own": (
-            operation.name not in allowed if operation is not None else bool(allowed) and phase is not Phase.RESCUE
+            operation.name not in allowed if operation is not None else phase in WORKING
         ),
         "an operation comes no further than its stages": (
             operation is not None and operation.step not in STAGES[operation.name]
@@ -90,13 +96,13 @@ def declared(
     recommission: str = "",
     rescue: bool | dict[str, Any] = False,
     broken: str | None = None,
-    bmc: bool = True,
+    bmc: bool | dict[str, Any] = True,
     **others: Any,
 ) -> BareMetalMachineSpec:
     """A spec that the API server takes."""
     spec: dict[str, Any] = {"bootMACAddress": "52:54:00:00:00:07", "commissioning": {"trigger": recommission}, **others}
     if bmc:
-        spec["bmc"] = {"address": "redfish+https://10.0.0.7/redfish/v1/Systems/1"}
+        spec["bmc"] = bmc if isinstance(bmc, dict) else {"address": "redfish+https://10.0.0.7/redfish/v1/Systems/1"}
     if owner is not None:
         spec["allocation"] = {"owner": owner}
     if image is not None or existing:
@@ -235,7 +241,7 @@ def anywhere(phase: Phase | None, spec: BareMetalMachineSpec | None = None, **fi
         fields.setdefault("owner", "search")
     if owned and phase not in (Phase.ALLOCATED, Phase.DEPLOYING):
         fields.setdefault("installed", installed())
-    if phase in OPERATIONS:
+    if phase in (*WORKING, Phase.RESCUE):
         fields.setdefault("operation", attempt(OPERATIONS[phase][0], Stage.BOOT_RAMDISK))
     if phase is Phase.RESCUE:
         fields.setdefault("rescued_from", Phase.DEPLOYED)
