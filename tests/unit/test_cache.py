@@ -244,8 +244,16 @@ def test_a_machine_that_is_to_be_in_the_ramdisk_is_found_by_its_mac_address(name
     boot = cache.by_mac([OTHER_MAC, MAC])
     assert boot is not None
     assert (boot.name, boot.operation_id, boot.attempt) == ("node-07", "op-1", 2)
-    assert boot.wants_inventory is (name == "Commission")
+    assert boot.wants_inventory is (name in ("Commission", "Release")), "nobody has inspected it yet"
     assert boot.agent_known is (step != "BootRamdisk")
+
+
+def test_a_release_inspects_only_what_nobody_has_inspected() -> None:
+    cache = Cache()
+    cache.put(machine(status={**in_operation("Release", "BootRamdisk", "Releasing"), "hardware": {"disks": 1}}))
+    boot = cache.by_mac([MAC])
+    assert boot is not None
+    assert not boot.wants_inventory
 
 
 @pytest.mark.parametrize(("name", "step", "phase"), ELSEWHERE)

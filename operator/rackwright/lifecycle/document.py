@@ -19,9 +19,6 @@ def table() -> str:
     for number, row in (*enumerate(TABLE, 1), ("*", LOCKED)):
         cells = (str(number), _phases(row), row.when.name, _step(row), _then(row), _because(row))
         lines.append("| " + " | ".join(cells) + " |")
-    lines.append(
-        f"| * | {_phases(LOCKED)} | {LOCKED.when.name} | {_step(LOCKED)} | {_then(LOCKED)} | {_because(LOCKED)} |"
-    )
     return "\n".join(lines) + "\n\n\\* instead of any row that would do something to the machine."
 
 
