@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from rackwright.api.fields import format_duration
 from rackwright.api.machine import BareMetalMachineStatus, Failure, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.conditions import conditions
 from rackwright.lifecycle.guards import closed_gates, differences
 from rackwright.lifecycle.operations import announced, failed, limits, recorded
-from rackwright.lifecycle.reasons import LEAVE_FAILED, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, sentence
+from rackwright.lifecycle.reasons import FORCE_DELETION, LEAVE_FAILED, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, sentence
 from rackwright.lifecycle.steps import Action, Begin, Fail, Hold, Pause, Record, RecordEvidence, Rest, Wait
 from rackwright.lifecycle.table import TABLE, Row, Then, applies
 from rackwright.lifecycle.world import Fault, World
@@ -124,6 +125,8 @@ def _decision(
     stage = None if isinstance(step, Pause) else step.stage
     status = world.status if stage is None else announced(world, stage)
     status = _observed(world, status)
+    if world.deleting and isinstance(step, Hold):
+        message = f"{message} {FORCE_DELETION}"
     if status.operation is not None:
         status = status.model_copy(update={"operation": status.operation.model_copy(update={"message": message})})
     status = status.model_copy(
@@ -163,7 +166,9 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
             when = operation.next_retry_at.strftime("%H:%M:%SZ")
             return failure.reason, f"{failure.message} Attempt {operation.attempt} of {attempts} at {when}."
         case str() as reason if reason == THE_BMC_FAULT and world.seen.bmc_fault is not None:
-            return world.seen.bmc_fault.reason, world.seen.bmc_fault.message
+            again = f" It is asked again every {format_duration(world.policy.poll)}."
+            asked_again = isinstance(row.do, Rest) and world.status.operation is None
+            return world.seen.bmc_fault.reason, world.seen.bmc_fault.message + (again if asked_again else "")
         case str() as reason if reason == THE_OBSTACLE and world.seen.obstacle is not None:
             return world.seen.obstacle.reason, world.seen.obstacle.message
         case reason if reason.startswith("("):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import BareMetalMachineSpec, EraseMode, OperationName, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Stage
@@ -304,6 +305,14 @@ def retry_not_due(world: World) -> bool:
 def overdue(world: World) -> bool:
     """The attempt's deadline has passed."""
     return world.status.operation is not None and world.now >= world.status.operation.deadline
+
+
+@guard
+def was_held_up(world: World) -> bool:
+    """The attempt waited, until now, for somebody to change something."""
+    operation, stalled = world.status.operation, ConditionType.STALLED
+    held = any(condition.type == stalled and condition.status == "True" for condition in world.status.conditions)
+    return held and operation is not None and operation.started_at < world.now
 
 
 def came_from(*phases: Phase) -> Guard:

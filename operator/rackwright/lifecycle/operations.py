@@ -55,42 +55,46 @@ def limits(world: World, operation: OperationName) -> tuple[timedelta, int]:
 
 def recorded(step: Record, world: World, *, to: Phase | None) -> BareMetalMachineStatus:
     """Status after a record step that leads to the phase `to`."""
-    status = world.status
-    changes: dict[str, Any] = {} if to is status.phase else {"phase": to}
+    if isinstance(step, steps.Fail):
+        return failed(world, step.fault or _seen_fault(world), final=step.final)
+    changes: dict[str, Any] = {} if to is world.status.phase else {"phase": to}
     if to in (Phase.NEW, Phase.READY):
         changes["owner"] = None
+    return world.status.model_copy(update=changes | _changes(step, world, to))
+
+
+def _changes(step: Record, world: World, to: Phase | None) -> dict[str, Any]:
+    """What a record step changes beside the phase."""
+    changes: dict[str, Any]
+    agent, allocation = world.seen.agent, world.spec.allocation
     match step:
         case steps.Begin(operation):
-            changes |= _begun(world, operation, to)
+            changes = _begun(world, operation, to)
         case steps.Advance(stage):
-            changes |= {"operation": _at(world, stage)}
-            if world.seen.agent is not None and world.seen.agent.hardware is not None:
-                changes["hardware"] = world.seen.agent.hardware
-        case steps.Fail(fault, final):
-            return failed(world, fault or _seen_fault(world), final=final)
+            inspected = {"hardware": agent.hardware} if agent is not None and agent.hardware is not None else {}
+            changes = {"operation": _at(world, stage), **inspected}
+        case steps.Renew():
+            changes = {"operation": _renewed(world)}
         case steps.Finish():
-            changes |= _finished(world)
+            changes = _finished(world)
         case steps.Abandon():
-            changes |= {"operation": None, "history": _history(world, "Abandoned", "NotWanted"), "rescued_from": None}
-        case steps.Move():
-            pass
+            changes = {"operation": None, "history": _history(world, "Abandoned", "NotWanted"), "rescued_from": None}
         case steps.Allocate():
-            changes |= {"owner": world.spec.allocation.owner if world.spec.allocation else None}
+            changes = {"owner": allocation.owner if allocation else None}
         case steps.Acknowledge():
-            changes |= {"observed_triggers": _restarted(world)}
+            changes = {"observed_triggers": _restarted(world)}
         case steps.Adopt():
-            changes |= _adopted(world)
+            changes = _adopted(world)
         case steps.Restore():
-            changes |= {
-                "installed": _restored(world),
-                "owner": world.spec.allocation.owner if world.spec.allocation else None,
-                "observed_triggers": _observed(world),
-            }
+            owner = allocation.owner if allocation else None
+            changes = {"installed": _restored(world), "owner": owner, "observed_triggers": _observed(world)}
         case steps.RecordErasure():
-            changes |= {"erasure": list(world.seen.agent.erasure) if world.seen.agent else []}
+            changes = {"erasure": list(agent.erasure) if agent else []}
+        case steps.Move() | steps.Fail():
+            changes = {}
         case _:
             assert_never(step)
-    return status.model_copy(update=changes)
+    return changes
 
 
 def announced(world: World, stage: Stage) -> BareMetalMachineStatus:
@@ -191,6 +195,14 @@ def _attempt(world: World, name: OperationName, attempt: int) -> Operation:
         step_started_at=world.now,
         deadline=world.now + limits(world, name)[0],
     )
+
+
+def _renewed(world: World) -> Operation | None:
+    operation = world.status.operation
+    if operation is None:
+        return None
+    deadline = world.now + limits(world, operation.name)[0]
+    return operation.model_copy(update={"started_at": world.now, "step_started_at": world.now, "deadline": deadline})
 
 
 def _begun(world: World, operation: OperationName, to: Phase | None) -> dict[str, Any]:

@@ -18,13 +18,15 @@ THE_OBSTACLE = "(the obstacle's)"
 LEAVE_FAILED = "Set spec.commissioning.trigger to a new value to try again."
 """What a person does about a machine that has Failed, whatever failed."""
 
+FORCE_DELETION = 'To let go of the record without a release, annotate it with metal.rackwright.io/force-delete: "true".'
+
 SENTENCES = {
     "LetGo": "Deleted and let go of; a finalizer of somebody else still keeps the record.",
     "DeletionForced": "Deleted by force: nothing was released, what is on its disks stays there.",
     "Deleted": "Deleted; nothing is installed that would have to be released first.",
     "DeletionBlocked": (
-        "Deleted while marked broken with something installed: withdraw spec.broken so that it can be released, "
-        'or annotate it with metal.rackwright.io/force-delete: "true" to let go of the record.'
+        "Deleted while broken with something installed: withdraw spec.broken or spec.release.fault so that it can be "
+        "released."
     ),
     "DuplicateMachine": (
         "Another machine has the same boot MAC address or BMC and comes first: one that holds data, or an older one."
@@ -67,6 +69,7 @@ SENTENCES = {
     "RecommissionRequested": "spec.commissioning.trigger has a new value.",
     "ReinstallRequested": "spec.deployment.trigger has a new value.",
     "FirstBootReported": "The installed system has started and reported.",
+    "HeldUpNoMore": "What it waited for is there: its time begins now.",
     "StartingFromOff": "Switched off, so that the next boot is the one that was asked for.",
     "NothingToErase": "Nothing was written to its disks.",
     "EraseNotWanted": "release.erase is None: nothing was erased.",

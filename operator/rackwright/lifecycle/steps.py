@@ -45,6 +45,11 @@ class Advance:
 
 
 @dataclass(frozen=True, slots=True)
+class Renew:
+    """The attempt hasn't touched the machine yet: its time begins now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """The attempt failed: schedule the next, or give up. Without a fault, the one that was seen."""
 
@@ -93,7 +98,9 @@ class RecordErasure:
     """Put the erase's evidence into status, whatever it says."""
 
 
-Record = Begin | Advance | Fail | Finish | Abandon | Move | Allocate | Acknowledge | Adopt | Restore | RecordErasure
+Record = (
+    Begin | Advance | Renew | Fail | Finish | Abandon | Move | Allocate | Acknowledge | Adopt | Restore | RecordErasure
+)
 
 # --- actions ---------------------------------------------------------------------------------------------------
 

@@ -73,6 +73,7 @@ from rackwright.lifecycle.guards import (
     still_allocated,
     twin_of_older,
     under_way,
+    was_held_up,
 )
 from rackwright.lifecycle.reasons import THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, fault
 from rackwright.lifecycle.steps import (
@@ -98,6 +99,7 @@ from rackwright.lifecycle.steps import (
     PowerOn,
     RecordErasure,
     RecordEvidence,
+    Renew,
     Rest,
     Restore,
     Stage,
@@ -207,6 +209,8 @@ TABLE: tuple[Row, ...] = (
     Row(TRANSIENT,      retry_not_due,                                  Wait(soon=False),         STAY,          THE_FAULT),
     Row((DEPLOYING,),   first_boot_reported & at_stage(S.BOOT_DISK),    Finish(),                 DEPLOYED,      "FirstBootReported"),
     Row(TRANSIENT,      under_way & no_bmc,                             Hold(),                   STAY,          "BMCMissing"),
+    Row(TRANSIENT,      bmc_misconfigured & untouched,                  Hold(),                   STAY,          THE_BMC_FAULT),
+    Row(TRANSIENT,      was_held_up & untouched,                        Renew(),                  STAY,          "HeldUpNoMore"),
     Row((DEPLOYING,),   overdue & at_stage(S.BOOT_DISK),                Fail(fault("FirstBootMissing")), STAY,   THE_FAULT),
     Row((COMMISSIONING,), overdue & shut_down & for_the_pool & gates_closed,
                                                                         Fail(fault("ReadinessGatesClosed"), final=True), STAY, THE_FAULT),
@@ -214,7 +218,6 @@ TABLE: tuple[Row, ...] = (
     Row(TRANSIENT,      overdue,                                        Fail(fault("DeadlineExceeded")), STAY,   THE_FAULT),
 
     # --- into the ramdisk, for every operation that works there -----------------------------------------------
-    Row(TRANSIENT,      bmc_misconfigured & untouched,                  Wait(soon=False),         STAY,          THE_BMC_FAULT),
     Row(TRANSIENT,      bmc_silent & untouched,                         Fail(),                   STAY,          THE_FAULT),
     Row(TRANSIENT,      under_way & untouched & powered_on,             PowerOff(),               STAY,          "StartingFromOff"),
     Row((RELEASING,),   untouched & powered_off & (unclaimed | erase_unwanted) & fault_reported,

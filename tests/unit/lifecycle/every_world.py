@@ -31,6 +31,7 @@ from tests.unit.lifecycle.worlds import (
     recorded,
 )
 
+from rackwright.api.conditions import Condition, ConditionType
 from rackwright.api.machine import (
     BareMetalMachineSpec,
     BareMetalMachineStatus,
@@ -45,6 +46,7 @@ SILENT = Fault(Blame.BMC, "BMCUnreachable", "The BMC does not answer.")
 MISSING = Fault(Blame.CONFIGURATION, "SecretMissing", "The Secret node-07-bmc does not exist.")
 OBSTACLE = Fault(Blame.CONFIGURATION, "ImageMissing", "The OperatingSystemImage does not exist.")
 MINUTES = timedelta(minutes=1)
+STALLED = Condition(type=ConditionType.STALLED, status="True", last_transition_time=NOW, reason="SecretMissing")
 GATES = [ReadinessGate(condition_type="example.org/BurnIn")]
 REPORT = {"summary": "It smells."}
 
@@ -161,6 +163,7 @@ def worlds(number: int, *, torn: bool = False) -> Iterator[World]:
     for _ in range(number):
         phase = draw(working if torn else [None, *Phase, *working, *working, Phase.RESCUE])
         status, spec = draw(_statuses(phase)), draw(_specs())
+        status = status.model_copy(update={"conditions": draw([[], [], [STALLED]])})
         spec = spec.model_copy(update={"readiness_gates": draw([[], GATES])})
         if torn:
             status = status.model_copy(update={"operation": None})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from tests.unit.lifecycle.worlds import anywhere, attempt, declared, installed, world
+from tests.unit.lifecycle.worlds import anywhere, attempt, declared, installed, power_off, world
 
 from rackwright.api.machine import BareMetalMachineSpec, OperationName, Phase
 from rackwright.lifecycle.decide import decide
-from rackwright.lifecycle.steps import Hold, Rest, Stage, Wait
-from rackwright.lifecycle.world import Blame, Fault, Policy, Seen
+from rackwright.lifecycle.steps import BootRamdisk, Hold, Rest, Stage, Wait
+from rackwright.lifecycle.world import Blame, Fault, Seen
 
 MINUTES = timedelta(minutes=1)
 
@@ -37,10 +38,24 @@ def test_a_missing_secret_is_waited_for_without_using_an_attempt() -> None:
 
     decision = decide(world(Phase.COMMISSIONING, seen=missing, operation=waiting))
 
-    assert (decision.step, decision.reason) == (Wait(soon=False), "SecretMissing")
+    assert (decision.step, decision.reason) == (Hold(), "SecretMissing")
     assert decision.status.operation is not None
     assert decision.status.operation.attempt == 2
-    assert decision.look_again == Policy().watch
+
+
+def test_the_time_of_an_attempt_that_a_missing_secret_held_up_begins_when_it_is_there() -> None:
+    missing = Seen(bmc_fault=Fault(Blame.CONFIGURATION, "SecretMissing", "The Secret node-07-bmc does not exist."))
+    waited = attempt(OperationName.COMMISSION, since=300 * MINUTES)
+    held = decide(world(Phase.COMMISSIONING, seen=missing, operation=waited))
+    assert held.step == Hold()
+
+    there = replace(world(Phase.COMMISSIONING, seen=power_off(), operation=waited), status=held.status)
+    decision = decide(there)
+
+    assert decision.step == BootRamdisk()
+    assert decision.status.operation is not None
+    assert (decision.status.operation.attempt, decision.status.operation.deadline) == (1, there.now + 30 * MINUTES)
+    assert decision.status.last_failure is None
 
 
 def test_an_operation_whose_bmc_was_taken_away_waits_for_a_person_and_not_for_its_deadline() -> None:
