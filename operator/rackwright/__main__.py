@@ -53,7 +53,10 @@ def _run(options: argparse.Namespace) -> int:
         folders=folders,
         workers=options.workers,
         grace=options.grace,
-        policy=Policy(retry_base=timedelta(seconds=options.retry_base)),
+        policy=Policy(
+            poll=timedelta(seconds=options.power_poll),
+            retry_base=timedelta(seconds=options.retry_base),
+        ),
     )
     return asyncio.run(app.run(settings))
 
@@ -125,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--retry-base", type=float, default=Policy().retry_base.total_seconds(), metavar="SECONDS",
         help="between a first attempt that failed and the second; doubles with each (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--power-poll", type=float, default=Policy().poll.total_seconds(), metavar="SECONDS",
+        help="between two looks at the power of a machine at rest (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
         "--agent-insecure-skip-tls-verify", action="store_true",

@@ -107,6 +107,7 @@ class ScriptedMachine:
         """How the next writes fail, as IPA reports it."""
         self._metal = metal
         self._halts: set[str] = set()
+        self._ending: asyncio.Task[None] | None = None
         self._life: asyncio.Task[None] | None = None
 
     @property
@@ -140,6 +141,15 @@ class ScriptedMachine:
         assert came, f"machine {self.number} has not come to {place!r} {times} times: {self.journal}"
 
     # --- power ---------------------------------------------------------------------------------------------------
+
+    def press(self, kind: str) -> None:
+        """Somebody at the machine switches it: On or ForceOff, behind the operator's back."""
+        self._metal.do(self.bmc._switch(self.bmc.systems["one"], kind))
+
+    async def power_itself_off(self) -> None:
+        """The system in it switches it off."""
+        self.bmc.systems["one"].power = "Off"
+        self._ending = asyncio.create_task(self.end())
 
     async def switched(self, *, on: bool) -> None:
         """The power has changed."""
@@ -312,6 +322,9 @@ class Ramdisk:
         match asked["name"]:
             case "standby.sync":
                 command |= {"command_status": "SUCCEEDED", "command_result": {"result": "sync: None"}}
+            case "standby.power_off":
+                command |= {"command_status": "SUCCEEDED", "command_result": {"result": "power_off: None"}}
+                await self._machine.power_itself_off()
             case "standby.prepare_image":
                 self._go(command, self._write(asked["params"]))
             case "clean.execute_clean_step" if asked["params"]["step"]["step"] == "erase_disks":

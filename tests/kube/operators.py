@@ -273,6 +273,11 @@ class Machine:
         changed = json.loads(self.site.kubectl("patch", "bmm", self.name, "--type=merge", "-p", patch, "-o", "json"))
         self._generation = changed["metadata"]["generation"]
 
+    def press(self, kind: str) -> None:
+        """Somebody at the machine switches it, and what is recorded from then on is what counts."""
+        self._mark = len(self.versions)
+        self.metal.press(kind)
+
     def deploy(self, image: str = "debian-12", **more: Any) -> None:
         """Allocate it and declare a deployment."""
         self.change(allocation={"owner": "team-search"}, deployment={"image": image, **more})

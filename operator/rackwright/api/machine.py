@@ -302,7 +302,7 @@ class BareMetalMachineSpec(Model):
             (
                 (
                     "!has(self.bmc) || !self.bmc.address.startsWith('manual:')"
-                    " || (!has(self.power) && self.powerCycle.trigger == '')"
+                    " || (!has(self.power) && (!has(self.powerCycle.trigger) || self.powerCycle.trigger == ''))"
                 ),
                 (
                     "spec.power and spec.powerCycle need a BMC that can do it: with a manual:// address a person "
