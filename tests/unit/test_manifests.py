@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from lab import pod
+from lab import generated, pod, samples
+from lab.errors import Unfit
 from lab.paths import REPOSITORY
 from lab.pod import Site
 from rackwright import __main__ as command
@@ -162,6 +163,25 @@ def test_a_sample_reads_the_same_with_every_yaml(file: Path) -> None:
     documents: list[dict[str, Any]] = list(yaml.safe_load_all(file.read_text()))
     macs = [d["spec"]["bootMACAddress"] for d in documents if d["kind"] == "BareMetalMachine"]
     assert all(isinstance(mac, str) for mac in macs)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        (samples.DECLARED, samples.ALLOCATED),
+        (samples.ALLOCATED, samples.DEPLOYED),
+        (samples.DECLARED, samples.DEPLOYED),
+    ],
+)
+def test_a_stage_is_the_one_before_and_what_it_adds(earlier: str, later: str) -> None:
+    added = generated.addition(later, earlier)
+    assert added
+    assert all(line.startswith("  ") for line in added.splitlines())  # to the spec, so the README may show it alone
+
+
+def test_a_stage_that_changes_what_another_said_is_noticed() -> None:
+    with pytest.raises(Unfit, match=r"node-01\.yaml differs"):
+        generated.addition(samples.DECLARED, samples.DEPLOYED)
 
 
 # --- the image ----------------------------------------------------------------------------------------------------
