@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lab import samples
 from lab.errors import Unfit
 from lab.paths import REPOSITORY
 from rackwright.api.crd import KINDS, crd
@@ -42,18 +44,45 @@ def files() -> dict[Path, str]:
         "kind": "Kustomization",
         "resources": sorted(crds),
     }
-    return {REPOSITORY / "crds" / name: _HEADER + to_yaml(content) for name, content in crds.items()} | _lifecycle()
+    return {REPOSITORY / "crds" / name: _HEADER + to_yaml(content) for name, content in crds.items()} | _readme()
 
 
-def _lifecycle() -> dict[Path, str]:
-    """The README with the life-cycle's table and diagram as the code has them."""
+def _readme() -> dict[Path, str]:
+    """The README with the life-cycle as the code has it, and the samples as people copy them."""
     readme = REPOSITORY / "README.md"
     if not readme.exists():
         return {}
     from rackwright.lifecycle import document  # noqa: PLC0415 (nothing else here needs it)
 
-    content = between(readme.read_text(), "lifecycle", f"{document.table()}\n\n{document.diagram()}", readme)
-    return {readme: content}
+    parts = {
+        "a machine for the pool": _yaml(body(samples.DECLARED)),
+        "what a deployment adds": _yaml(addition(samples.DEPLOYED, samples.DECLARED)),
+        "lifecycle": f"{document.table()}\n\n{document.diagram()}",
+    }
+    text = readme.read_text()
+    for name, content in parts.items():
+        text = between(text, name, content, readme)
+    return {readme: text}
+
+
+def _yaml(text: str) -> str:
+    return f"```yaml\n{text}```"
+
+
+def body(sample: str) -> str:
+    """A sample without the comment at its top, which says what the README says around it."""
+    lines = (samples.SAMPLES / sample).read_text().splitlines(keepends=True)
+    return "".join(dropwhile(lambda line: line.startswith("#"), lines))
+
+
+def addition(later: str, earlier: str) -> str:
+    """What a machine's later stage adds to the end of an earlier one."""
+    whole, part = body(later), body(earlier)
+    if not whole.startswith(part):
+        raise Unfit(
+            f"{later} differs from {earlier} before that one's end.", "repeat the earlier stage, and add below it"
+        )
+    return whole.removeprefix(part)
 
 
 def between(text: str, name: str, content: str, file: Path) -> str:

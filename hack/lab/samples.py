@@ -7,6 +7,7 @@ rack, so what is applied is what the documentation shows.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,18 +57,32 @@ def overlay(folder: Path, machine: str, site: Site, node: str = NODE) -> Path:
             _patch(
                 "OperatingSystemImage",
                 image,
-                {"spec/url": site.image_url, "spec/checksum": site.checksum, "spec/format": site.image_format},
+                *_replace(
+                    {"spec/url": site.image_url, "spec/checksum": site.checksum, "spec/format": site.image_format}
+                ),
             ),
             _patch(
                 "Secret",
                 f"{node}-bmc",
-                {
-                    "stringData/username": site.username,
-                    "stringData/password": site.password,
-                    "stringData/ca.crt": site.ca,
-                },
+                *_replace(
+                    {
+                        "stringData/username": site.username,
+                        "stringData/password": site.password,
+                        "stringData/ca.crt": site.ca,
+                    }
+                ),
             ),
-            _patch("BareMetalMachine", node, _machine_values(machine, site)),
+            _patch(
+                "BareMetalMachine",
+                node,
+                *_replace(_machine_values(machine, site)),
+                *_add(
+                    {
+                        "spec/bootMode": site.boot_mode,
+                        "spec/storage": {"rootDeviceHints": {"serial": site.root_disk_serial}},
+                    }
+                ),
+            ),
         ],
     }
     # JSON is YAML too, and needs no library.
@@ -79,15 +94,24 @@ def _machine_values(machine: str, site: Site) -> dict[str, Any]:
     values: dict[str, Any] = {
         "spec/bmc/address": site.bmc_address,
         "spec/bootMACAddress": site.boot_mac_address,
-        "spec/bootMode": site.boot_mode,
-        "spec/storage/rootDeviceHints/serial": site.root_disk_serial,
     }
     if machine == DEPLOYED:
         values["spec/deployment/sshAuthorizedKeys"] = [site.ssh_key]
     return values
 
 
-def _patch(kind: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """A JSON patch (RFC 6902): it replaces only what is there, so a sample that changed its shape is noticed."""
-    operations = [{"op": "replace", "path": f"/{path}", "value": value} for path, value in values.items()]
+def _patch(kind: str, name: str, *operations: dict[str, Any]) -> dict[str, Any]:
+    """A JSON patch (RFC 6902) of one object."""
     return {"target": {"kind": kind, "name": name}, "patch": json.dumps(operations)}
+
+
+def _replace(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Only what is there can be replaced, so a sample that changed its shape is noticed."""
+    for path, value in values.items():
+        yield {"op": "replace", "path": f"/{path}", "value": value}
+
+
+def _add(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What most people leave to its default, and the samples leave out."""
+    for path, value in values.items():
+        yield {"op": "add", "path": f"/{path}", "value": value}

@@ -62,17 +62,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _dnsmasq(options: argparse.Namespace) -> int:
-    if options.proxy is not None:
-        addressing: dnsmasq.Leases | dnsmasq.ProxyDHCP = dnsmasq.ProxyDHCP(options.network, options.proxy)
-    else:
-        first, _, last = options.dhcp_range.partition(",")
-        addressing = dnsmasq.Leases(
-            IPv4Address(first), IPv4Address(last), options.network, str(options.lease_file), router=options.router
-        )
     text = dnsmasq.render(
         dnsmasq.NetbootService(
             interface=options.interface,
-            addressing=addressing,
+            addressing=_addressing(options),
             base_url=options.base_url,
             tftp_root=str(options.tftp_root),
             advertise=options.advertise,
@@ -83,6 +76,44 @@ def _dnsmasq(options: argparse.Namespace) -> int:
     else:
         options.output.write_text(text)
     return 0
+
+
+def _addressing(options: argparse.Namespace) -> dnsmasq.Leases | dnsmasq.ProxyDHCP:
+    match options.dhcp_range, options.proxy:
+        case (first, last), None:
+            return dnsmasq.Leases(
+                first, last, options.network, str(options.lease_file), router=options.router, dns=tuple(options.dns)
+            )
+        case None, IPv4Address() as server:
+            if options.router or options.dns:
+                raise ValueError("with --proxy the network's own DHCP server names router and DNS: leave both out here")
+            return dnsmasq.ProxyDHCP(options.network, server)
+        case _:
+            raise ValueError(
+                "give either --dhcp-range, the addresses to give out, or --proxy, where the network has a DHCP server"
+            )
+
+
+def _address(text: str) -> IPv4Address | None:
+    """None for an empty text: a Pod's command line is fixed, and only the values in it are the site's."""
+    try:
+        return IPv4Address(text) if text else None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an IPv4 address, not {text!r}") from None
+
+
+def _addresses(text: str) -> list[IPv4Address]:
+    return [address for part in text.split(",") if (address := _address(part.strip()))]
+
+
+def _range(text: str) -> tuple[IPv4Address, IPv4Address] | None:
+    match _addresses(text):
+        case []:
+            return None
+        case [first, last]:
+            return first, last
+        case _:
+            raise argparse.ArgumentTypeError(f"must be FIRST,LAST like 10.0.0.100,10.0.0.199, not {text!r}")
 
 
 def _base_url(text: str) -> str:
@@ -142,17 +173,24 @@ def _parser() -> argparse.ArgumentParser:
         "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="(default %(default)s)"
     )
 
-    config = commands.add_parser("dnsmasq", help="print dnsmasq's configuration for a provisioning network")
+    config = commands.add_parser(
+        "dnsmasq",
+        help="print dnsmasq's configuration for a provisioning network",
+        epilog="--dhcp-range, --proxy, --router and --dns may be empty, which is as good as left out.",
+    )
     config.set_defaults(command=_dnsmasq)
     config.add_argument("--interface", required=True, help="in the provisioning network")
     config.add_argument("--network", type=IPv4Network, required=True, help="like 10.0.0.0/24")
-    addressing = config.add_mutually_exclusive_group(required=True)
-    addressing.add_argument("--dhcp-range", metavar="FIRST,LAST", help="addresses to give out")
-    addressing.add_argument(
-        "--proxy", type=IPv4Address, metavar="ADDRESS",
-        help="the network has a DHCP server: add boot information only, from this address of ours",
+    config.add_argument("--dhcp-range", type=_range, metavar="FIRST,LAST", help="addresses to give out")
+    config.add_argument(
+        "--proxy", type=_address, metavar="ADDRESS",
+        help="instead: the network has a DHCP server; add boot information only, from this address of ours",
     )  # fmt: skip
-    config.add_argument("--router", type=IPv4Address, help="default route for machines")
+    config.add_argument("--router", type=_address, metavar="ADDRESS", help="with --dhcp-range: machines' default route")
+    config.add_argument(
+        "--dns", type=_addresses, action="extend", default=[], metavar="ADDRESS[,ADDRESS]",
+        help="with --dhcp-range: name servers for machines; repeatable",
+    )  # fmt: skip
     config.add_argument("--base-url", type=_base_url, required=True, help="where machines reach the operator")
     config.add_argument("--tftp-root", type=Path, default=Path("/usr/lib/ipxe"), help="(default %(default)s)")
     config.add_argument(

@@ -70,7 +70,11 @@ def test_a_router_and_name_servers_are_passed_on() -> None:
 
 def test_a_proxy_gives_out_no_address() -> None:
     assert "dhcp-range=10.0.0.0,proxy,255.255.255.0" in lines(THEIRS)
-    assert not any("lease" in line or "authoritative" in line for line in lines(THEIRS))
+    assert not any(line.startswith(("dhcp-leasefile", "dhcp-authoritative")) for line in lines(THEIRS))
+
+
+def test_a_proxy_asks_for_no_file_to_keep_leases_in() -> None:
+    assert "leasefile-ro" in lines(THEIRS)
 
 
 def test_a_proxy_offers_ipxe_to_bare_firmware_only() -> None:
@@ -95,6 +99,18 @@ def test_a_proxy_outside_its_network_is_refused() -> None:
 def test_a_range_outside_its_network_is_refused() -> None:
     with pytest.raises(ValueError, match="no range"):
         Leases(IPv4Address("10.0.1.1"), IPv4Address("10.0.1.9"), NETWORK, "/run/leases")
+
+
+def test_a_router_outside_the_network_is_refused() -> None:
+    with pytest.raises(ValueError, match="couldn't reach it"):
+        Leases(NETWORK[100], NETWORK[199], NETWORK, "/run/leases", router=IPv4Address("10.0.1.1"))
+
+
+def test_a_range_with_the_router_or_a_name_server_in_it_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"10\.0\.0\.100 .* shrink the range"):
+        Leases(NETWORK[100], NETWORK[199], NETWORK, "/run/leases", router=NETWORK[100])
+    with pytest.raises(ValueError, match=r"10\.0\.0\.199 .* shrink the range"):
+        Leases(NETWORK[100], NETWORK[199], NETWORK, "/run/leases", dns=(NETWORK[3], NETWORK[199]))
 
 
 @pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed")

@@ -63,6 +63,11 @@ class Leases:
     def __post_init__(self) -> None:
         if not (self.first in self.network and self.last in self.network and self.first <= self.last):
             raise ValueError(f"{self.first} to {self.last} is no range of addresses in {self.network}")
+        if self.router is not None and self.router not in self.network:
+            raise ValueError(f"the router {self.router} is no address in {self.network}: machines couldn't reach it")
+        for address in filter(None, (self.router, *self.dns)):
+            if self.first <= address <= self.last:
+                raise ValueError(f"{address} is a router's or name server's, and would be given out: shrink the range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +123,7 @@ def render(service: NetbootService) -> str:
             addressing = [*_leases(leases), *_boot_with_leases(service)]
         case ProxyDHCP() as proxy:
             addressing = [
+                "leasefile-ro",  # Without it dnsmasq wants a file for leases though it gives out none.
                 f"dhcp-range={proxy.network.network_address},proxy,{proxy.network.netmask}",
                 *_boot_with_proxy(service, proxy),
             ]
