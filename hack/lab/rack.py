@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from lab import bmc, hypervisor, network, system, venv
+from lab import bmc, hypervisor, ipmi, network, system, venv
 from lab.console import stage
 from lab.domains import MEMORY_MIB
 from lab.errors import Unfit
@@ -49,6 +49,7 @@ PACKAGES = (
     "gcc",
     "pkg-config",
     "python3-dev",
+    *ipmi.PACKAGES,
 )
 TFTP_ROOT = Path("/usr/lib/ipxe")
 _FOLDER = "rack"
