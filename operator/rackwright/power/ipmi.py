@@ -94,9 +94,9 @@ class Service:
 
     def _fault(self, what: str, error: Exception) -> tuple[PowerError, BaseException | None]:
         """The error for the caller, and its cause unless that shows a secret."""
-        if isinstance(error, PowerError):
-            return error, error.__cause__
-        return self._sorted(what, error), None if self._redaction.shown_by(error) else error
+        fault = error if isinstance(error, PowerError) else self._sorted(what, error)
+        cause = error.__cause__ if isinstance(error, PowerError) else error
+        return fault, None if cause is None or self._redaction.shown_by(cause) else cause
 
     def _sorted(self, what: str, error: Exception) -> PowerError:
         if isinstance(error, OSError):
@@ -176,14 +176,15 @@ class _Link(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
 
     def wait_for_rsp(self, timeout: object = None, callout: object = True) -> None:  # noqa: ARG002 (pyghmi's own)
         """Deal with one packet, or send again what wasn't answered; TimeoutError at the end of all patience."""
-        last = min(self._give_up_at, self._end)
-        self.socket.settimeout(max(min(self._send_again_at, last) - time.monotonic(), 0.001))
+        now, last = time.monotonic(), min(self._give_up_at, self._end)
+        if now >= last:
+            raise TimeoutError
+        self.socket.settimeout(max(min(self._send_again_at, last) - now, 0.001))
         try:
             packet = bytearray(self.socket.recv(LONGEST_PACKET))
         except TimeoutError:
-            if time.monotonic() >= last:
-                raise
-            self._timedout()
+            if time.monotonic() >= self._send_again_at:
+                self._timedout()
             return
         if packet[:1] == b"\x06" and packet[2:4] == b"\xff\x07":  # RMCP, class IPMI (table 13-1)
             self._give_up_at = time.monotonic() + self._patience
@@ -219,6 +220,7 @@ class _Link(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
 
     def _got_rakp4(self, data: bytearray) -> None:
         self._status = data[1]
+        self.logontries = 0  # else pyghmi takes some refusals for those of an earlier packet, and goes on waiting
         super()._got_rakp4(data)
 
     def _parse_payload(self, payload: bytearray) -> None:

@@ -102,6 +102,27 @@ async def test_an_account_that_is_no_administrator_logs_in_as_an_operator(
         bmc.stop()
 
 
+@pytest.mark.parametrize(
+    ("status", "fault", "said"),
+    [
+        (0x00, FaultClass.UNSUPPORTED, "has a key for sessions (K_g) besides the accounts' passwords: clear it"),
+        (0x0F, FaultClass.CREDENTIALS, "the password is wrong (RMCP+ status 0x0F)"),
+        (0x01, FaultClass.BUSY, "no place for another session"),
+    ],
+)
+async def test_a_refusal_of_the_last_step_is_sorted_at_once(
+    connections: Connections, status: int, fault: FaultClass, said: str
+) -> None:
+    bmc = RefusingBmc(password=ACCOUNT.password, rakp3=status)
+    try:
+        error = await fault_of(connections.driver(endpoint(await bmc.start())))
+        assert error.fault is fault
+        assert said in error.message
+        assert len(bmc.roles) == 1
+    finally:
+        bmc.stop()
+
+
 @pytest.mark.parametrize("status", [0x04, 0x05, 0x10, 0x11])
 async def test_cipher_suite_3_is_proposed_after_17(connections: Connections, status: int) -> None:
     bmc = RefusingBmc(open_session=lambda algorithm: status if algorithm == SHA256 else 0)
@@ -161,6 +182,15 @@ async def test_a_silent_bmc_is_asked_again_from_one_socket_and_then_given_up(con
         assert error.message == f"The BMC at 127.0.0.1:{port} does not answer in time"
         assert bmc.heard >= 2
         assert len(bmc.callers) == 1
+    finally:
+        bmc.stop()
+
+
+async def test_a_bmc_is_reached_by_ipv6(connections: Connections) -> None:
+    bmc = RefusingBmc()
+    try:
+        driver = connections.driver(Endpoint(f"ipmi://[0::1]:{await bmc.start('::1')}", ACCOUNT))
+        assert (await fault_of(driver)).fault is FaultClass.CREDENTIALS
     finally:
         bmc.stop()
 
@@ -296,12 +326,17 @@ async def test_a_boot_device_that_the_bmc_contradicts_is_an_error(
     assert caught.value.fault is FaultClass.PROTOCOL
 
 
-async def test_an_exchange_ends_with_its_time_however_the_bmc_babbles() -> None:
-    bmc = RefusingBmc(open_session=lambda _: 0, rakp1=lambda _: 0x02)  # "invalid session": tried again from the start
-    connections = Connections(limits=replace(IMPATIENT, exchange=1.5))
+@pytest.mark.parametrize(
+    "bmc",
+    [RefusingBmc(rakp1=lambda _: 0x02), RefusingBmc(capabilities=None, babbles=True)],
+    ids=["invalid session", "noise"],  # the first is tried again from the start
+)
+async def test_an_exchange_ends_with_its_time_whatever_the_bmc_goes_on_saying(bmc: RefusingBmc) -> None:
+    connections = Connections(limits=replace(IMPATIENT, connect=1.0, exchange=1.5, turn=0.5))
     try:
-        error = await fault_of(connections.driver(endpoint(await bmc.start())))
-        assert error.fault is FaultClass.UNREACHABLE
+        driver = connections.driver(endpoint(await bmc.start()))
+        assert (await fault_of(driver)).fault is FaultClass.UNREACHABLE
+        assert (await fault_of(driver)).fault is FaultClass.UNREACHABLE  # its turn was given back
     finally:
         await connections.close()
         bmc.stop()
