@@ -1,7 +1,8 @@
 """The rack's machines, as libvirt describes them, and the files that stand for their disks.
 
 Chosen for what a life-cycle operator meets in the field: UEFI and BIOS firmware, disks with serial numbers and
-World Wide Names, an NVMe disk, a network card whose firmware boots by itself, a serial console.
+World Wide Names, an NVMe disk, a network card whose firmware boots by itself, a serial console, and a BMC that the
+machine itself can speak to.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def domain_xml(node: Node, plan: Plan) -> str:
     <rng model="virtio"><backend model="random">/dev/urandom</backend></rng>
     <memballoon model="none"/>
   </devices>
-{_nvme_disks(node)}
+{_qemu_arguments(node)}
 </domain>
 """
 
@@ -113,8 +114,32 @@ def _scsi_disks(node: Node) -> str:
     )
 
 
-def _nvme_disks(node: Node) -> str:
-    """QEMU has an emulated NVMe disk, libvirt knows none: it is passed through on the command line.
+def _qemu_arguments(node: Node) -> str:
+    """What QEMU has and libvirt knows nothing of is passed through on the command line."""
+    if not (arguments := [*_nvme_disks(node), *_in_band_bmc(node)]):
+        return ""
+    return "\n".join(
+        ["  <qemu:commandline>", *(f"    <qemu:arg value={quoteattr(a)}/>" for a in arguments), "  </qemu:commandline>"]
+    )
+
+
+def _in_band_bmc(node: Node) -> list[str]:
+    """The keyboard controller style interface (KCS) on which an operating system finds its BMC.
+
+    QEMU connects again and again, for the BMC may be switched on after the machine.
+    """
+    if node.ipmi is None:
+        return []
+    host, port = node.ipmi.in_band
+    return [
+        *("-chardev", f"socket,id=bmc,host={host},port={port},reconnect=5"),
+        *("-device", "ipmi-bmc-extern,id=bmc0,chardev=bmc"),
+        *("-device", "isa-ipmi-kcs,bmc=bmc0"),
+    ]
+
+
+def _nvme_disks(node: Node) -> list[str]:
+    """An emulated NVMe disk.
 
     QEMU places it before libvirt's devices, which are to keep the slots that libvirt gave them: hence the address.
     """
@@ -122,7 +147,7 @@ def _nvme_disks(node: Node) -> str:
     def quoted(path: Path) -> str:
         return str(path).replace(",", ",,")
 
-    arguments = [
+    return [
         argument
         for number, disk in enumerate(d for d in node.disks if d.bus is Bus.NVME)
         for argument in (
@@ -132,8 +157,3 @@ def _nvme_disks(node: Node) -> str:
             f"nvme,drive=nvme{number},serial={disk.serial},bus=pcie.0,addr={0x10 + number:#x}",
         )
     ]
-    if not arguments:
-        return ""
-    return "\n".join(
-        ["  <qemu:commandline>", *(f"    <qemu:arg value={quoteattr(a)}/>" for a in arguments), "  </qemu:commandline>"]
-    )

@@ -88,8 +88,13 @@ def _furnish(plan: Plan) -> None:
     (plan.state / "libvirt-etc/libvirtd.conf").write_text(_LIBVIRTD_CONF)
 
 
+def socket_of(plan: Plan) -> Path:
+    """Where the rack's libvirtd is reached from outside of its mount namespace."""
+    return plan.run / "enclosed/libvirt/libvirt-sock"
+
+
 def _virsh(plan: Plan, *arguments: str) -> subprocess.CompletedProcess[str]:
-    uri = f"qemu+unix:///system?socket={plan.run}/enclosed/libvirt/libvirt-sock"
+    uri = f"qemu+unix:///system?socket={socket_of(plan)}"
     return subprocess.run(["virsh", "-q", "-c", uri, *arguments], capture_output=True, text=True, check=False)
 
 

@@ -111,6 +111,9 @@ def lay(plan: Plan) -> None:
             0,
         )
     _ip(*inside, "addr", "replace", f"{plan.rack_address}/{plan.subnet.prefixlen}", "dev", plan.bridge)
+    for node in plan.nodes:
+        if node.ipmi is not None:  # A network of one: DHCP serves the network of the rack's own address alone.
+            _ip(*inside, "addr", "replace", f"{node.ipmi.address}/32", "dev", plan.bridge)
     if has_ipv6():
         _ip("netns", "exec", plan.namespace, "sysctl", "-qw", f"net.ipv6.conf.{plan.bridge}.accept_ra=0")
         _ip(*inside, "addr", "replace", f"{plan.rack_address6}/{plan.prefix.prefixlen}", "dev", plan.bridge, "nodad")

@@ -24,6 +24,8 @@ POOL = IPv4Network("198.18.0.0/15")
 NODES_AT_MOST = 90
 """As many as the DHCP range of a /24 holds, with some left for the leases of earlier boots."""
 BMC_PORT = 8000
+IPMI_PORT = 623
+_IN_BAND_PORT = 9000
 OPERATOR_PORT = 8080
 
 _NAMESPACE = uuid.UUID("5a2ca9b4-6d3b-5b5e-8e0f-0d6a6a0d6b7e")
@@ -34,6 +36,13 @@ class Firmware(StrEnum):
 
     UEFI = "UEFI"
     LEGACY = "Legacy"
+
+
+class Protocol(StrEnum):
+    """What a node's BMC speaks."""
+
+    REDFISH = "redfish"
+    IPMI = "ipmi"
 
 
 class Bus(StrEnum):
@@ -49,18 +58,26 @@ class NodeKind:
 
     name: str
     firmware: Firmware
+    bmc: Protocol = Protocol.REDFISH
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From `NAME:FIRMWARE`, as on the command line."""
-        name, _, firmware = text.partition(":")
+        """From `NAME:FIRMWARE` or `NAME:FIRMWARE:ipmi`, as on the command line."""
+        name, _, rest = text.partition(":")
+        firmware, *further = rest.lower().split(":")
         known = {f.value.lower(): f for f in Firmware}
-        if not name or not name.replace("-", "").isalnum() or not name.islower() or firmware.lower() not in known:
+        bmc = {(): Protocol.REDFISH, ("ipmi",): Protocol.IPMI}.get(tuple(further))
+        named = name and name.replace("-", "").isalnum() and name.islower()
+        if not named or firmware not in known or bmc is None:
             raise Unfit(
                 f"{text!r} names no node.",
-                f"write it as NAME:FIRMWARE; FIRMWARE is {' or '.join(f.value for f in Firmware)}",
+                f"write it as NAME:FIRMWARE, or NAME:FIRMWARE:ipmi for an IPMI BMC;"
+                f" FIRMWARE is {' or '.join(f.value for f in Firmware)}",
             )
-        return cls(name, known[firmware.lower()])
+        return cls(name, known[firmware], bmc)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.firmware}" + (f":{self.bmc}" if self.bmc is Protocol.IPMI else "")
 
 
 def default_nodes(count: int = 2) -> tuple[NodeKind, ...]:
@@ -83,6 +100,16 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class IPMI:
+    """Where an IPMI BMC answers."""
+
+    address: IPv4Address
+    """In the rack's network; the port is always 623."""
+    in_band: tuple[str, int]
+    """Address and TCP port at which the BMC waits for its machine, inside the rack's namespace."""
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One machine of the rack."""
 
@@ -100,6 +127,8 @@ class Node:
     """UEFI variables."""
     bmc_address: str
     """As in `spec.bmc.address`."""
+    ipmi: IPMI | None
+    """None: the BMC is one of the Redfish server's systems."""
 
 
 def _digest(*parts: str) -> bytes:
@@ -200,7 +229,7 @@ class Plan:
 
     @property
     def bmc_url(self) -> str:
-        """The root of all BMCs: one server, one Redfish system for each node."""
+        """The root of all Redfish BMCs: one server, a system for each node, also for one with a BMC of its own."""
         return f"https://{self.rack_address}:{BMC_PORT}"
 
     @property
@@ -223,6 +252,12 @@ class Plan:
         ]
         if number == 1:
             disks.append(Disk(folder / f"{kind.name}-nvme.raw", Bus.NVME, 1, f"{serial}B", None))
+        ipmi = None
+        bmc_address = f"redfish+{self.bmc_url}/redfish/v1/Systems/{identity}"
+        if kind.bmc is Protocol.IPMI:
+            # After the rack's and the host's; the leases begin further on.
+            ipmi = IPMI(self.subnet[2 + number], ("127.0.0.1", _IN_BAND_PORT + number))
+            bmc_address = f"ipmi://{ipmi.address}"
         return Node(
             name=kind.name,
             firmware=kind.firmware,
@@ -234,7 +269,8 @@ class Plan:
             disks=tuple(disks),
             console=self.run / f"{kind.name}-console.log",
             nvram=folder / f"{kind.name}-variables.fd" if kind.firmware is Firmware.UEFI else None,
-            bmc_address=f"redfish+{self.bmc_url}/redfish/v1/Systems/{identity}",
+            bmc_address=bmc_address,
+            ipmi=ipmi,
         )
 
 

@@ -11,7 +11,6 @@ of it, and `Rack` is all that the operator's tests need to know of it:
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import json
 import os
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from lab import bmc, hypervisor, network, system, venv
+from lab import bmc, hypervisor, ipmi, network, system, venv
 from lab.console import stage
 from lab.domains import MEMORY_MIB
 from lab.errors import Unfit
@@ -49,6 +48,7 @@ PACKAGES = (
     "gcc",
     "pkg-config",
     "python3-dev",
+    *ipmi.PACKAGES,
 )
 TFTP_ROOT = Path("/usr/lib/ipxe")
 _FOLDER = "rack"
@@ -95,13 +95,18 @@ class Rack:
 
     @property
     def services(self) -> dict[str, Service]:
-        """Its processes by name: `libvirtd`, `dnsmasq`, `redfish`.
+        """Its processes by name: `libvirtd`, `dnsmasq`, `redfish`, and `ipmi-NODE` for each IPMI BMC.
 
         A test may stop one, and `up` starts it again; or silence it: `kill(SIGSTOP)`, then `kill(SIGCONT)`.
         """
         return {
             service.name: service
-            for service in (hypervisor.daemon(self.plan), _dnsmasq(self.plan), bmc.emulator(self.plan))
+            for service in (
+                hypervisor.daemon(self.plan),
+                _dnsmasq(self.plan),
+                bmc.emulator(self.plan),
+                *ipmi.simulators(self.plan),
+            )
         }
 
     def node(self, node: Node | str) -> Node:
@@ -137,7 +142,7 @@ def up(name: str, kinds: Sequence[NodeKind] | None = None, *, operator_port: int
     with _alone(name):
         recorded = _recorded(name)
         plan = _settle(name, recorded.plan if recorded else None, kinds, operator_port)
-        password = recorded.password if recorded else secrets.token_urlsafe(16)
+        password = recorded.password if recorded else secrets.token_urlsafe(12)  # 16 characters; IPMI takes 20
         if recorded is None:
             # Before anything is made: `down` and the next `up` know from it that the names are this rack's.
             _record(plan, password)
@@ -156,6 +161,9 @@ def up(name: str, kinds: Sequence[NodeKind] | None = None, *, operator_port: int
             hypervisor.define(plan)
         with stage(f"Redfish BMCs at {plan.bmc_url}"):
             bmc.start(plan, python, _USERNAME, password)
+        if addresses := [str(node.ipmi.address) for node in plan.nodes if node.ipmi is not None]:
+            with stage(f"IPMI BMCs at {', '.join(addresses)}"):
+                ipmi.start(plan, python, _USERNAME, password)
     return load(name)
 
 
@@ -198,6 +206,7 @@ def _folders(name: str) -> tuple[Path, Path]:
 
 def _end_processes(name: str) -> None:
     run, state = _folders(name)
+    ipmi.stop_all(run)
     for service in ("redfish", "dnsmasq", "libvirtd"):
         Service(service, run).stop()
     network.end_processes_of(name, state / "disks")
@@ -235,7 +244,7 @@ def _settle(name: str, recorded: Plan | None, kinds: Sequence[NodeKind] | None, 
     else:
         plan = recorded
         if (kinds is not None and tuple(kinds) != plan.kinds) or (port is not None and port != plan.operator_port):
-            there = ", ".join(f"{kind.name}:{kind.firmware}" for kind in plan.kinds)
+            there = ", ".join(map(str, plan.kinds))
             raise Unfit(
                 f"Rack {name!r} exists with port {plan.operator_port} and {there}.",
                 f"leave these arguments out to use it, or remove it first with: hack/rack down --name {name}",
@@ -295,7 +304,7 @@ def _record(plan: Plan, password: str) -> None:
     facts = {
         "subnet": str(plan.subnet),
         "operatorPort": plan.operator_port,
-        "nodes": [dataclasses.asdict(kind) for kind in plan.kinds],
+        "nodes": [str(kind) for kind in plan.kinds],
         "password": password,
     }
     bmc.write_secret(plan.state / _RECORD, json.dumps(facts, indent=2) + "\n")
@@ -307,7 +316,7 @@ def _recorded(name: str) -> _Recorded | None:
     except FileNotFoundError:
         return None
     run, state = _folders(name)
-    kinds = [NodeKind.parse(f"{node['name']}:{node['firmware']}") for node in facts["nodes"]]
+    kinds = [NodeKind.parse(node) for node in facts["nodes"]]
     subnet = IPv4Network(facts["subnet"])
     plan = Plan.of(name, kinds, subnet=subnet, run=run, state=state, operator_port=facts["operatorPort"])
     return _Recorded(plan, facts["password"])

@@ -107,6 +107,18 @@ BAD_MACHINES = {
     "a BMC address without a scheme": Bad({"bmc.address": "10.0.0.7"}, "spec.bmc.address", SCHEME),
     "a BMC address with an unknown scheme": Bad({"bmc.address": "telnet://10.0.0.7"}, "spec.bmc.address", SCHEME),
     "a BMC address without a host": Bad({"bmc.address": "redfish+https:///redfish/v1"}, "spec.bmc.address", SCHEME),
+    "an IPMI address without a host": Bad({"bmc.address": "ipmi://"}, "spec.bmc.address", SCHEME),
+    "an IPMI address with a path": Bad(
+        {"bmc.address": "ipmi://10.0.0.7/redfish/v1/Systems/1"}, "spec.bmc.address", "ipmi://HOST (no path)"
+    ),
+    "an IPMI BMC without an account": Bad(
+        {"bmc": {"address": "ipmi://10.0.0.7"}}, "spec.bmc", "name the Secret that holds it in credentialsSecretRef"
+    ),
+    "an IPMI address with credentials": Bad(
+        {"bmc.address": "ipmi://admin:secret@10.0.0.7"},
+        "spec.bmc.address",
+        "those belong in the Secret that credentialsSecretRef names",
+    ),
     "a BMC address with credentials": Bad(
         {"bmc.address": "redfish+https://admin:secret@10.0.0.7/redfish/v1/Systems/1"},
         "spec.bmc.address",
@@ -225,6 +237,9 @@ GOOD_MACHINES: dict[str, dict[str, Any]] = {
     "a MAC address in upper case": {"bootMACAddress": "52:54:00:AB:CD:EF"},
     "a BMC by name and port": {"bmc.address": "redfish+https://bmc-7.rack-a.example.org:8443/redfish/v1/Systems/1"},
     "a BMC without TLS": {"bmc.address": "redfish+http://127.0.0.1:8000/redfish/v1/Systems/437XR1138R2"},
+    "an IPMI BMC": {"bmc.address": "ipmi://10.0.0.7"},
+    "an IPMI BMC by name and port": {"bmc.address": "ipmi://bmc-7.rack-a.example.org:6230"},
+    "an IPMI BMC by IPv6 address": {"bmc.address": "ipmi://[fd00::7]:623"},
     "a BMC by IPv6 address": {"bmc.address": "redfish+https://[fd00::7]/redfish/v1/Systems/1"},
     "a BMC with a CA": {"bmc.caSecretRef": {"name": "rack-a-ca"}},
     "a BMC that is not verified": {"bmc.insecureSkipTLSVerify": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import ssl
 import subprocess
@@ -14,18 +15,21 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 import sushy
 from sushy import auth
 
-from lab import network
+from lab import hypervisor, network, survey
 from lab import rack as racks
 from lab.errors import Unfit
 from lab.paths import STATE
-from lab.plan import Node
+from lab.plan import Node, NodeKind
 from lab.process import wait_until
 from lab.rack import Rack
+from rackwright.power.connect import Connections
+from rackwright.power.port import BootTarget, Credentials, Endpoint, PowerState
 
 pytestmark = pytest.mark.rack
 
@@ -136,6 +140,53 @@ def test_a_second_rack_comes_and_goes_beside_the_first(rack: Rack) -> None:
         racks.down("test2")
     assert remains_of(other) == []
     assert all(service.pid for service in rack.services.values())
+
+
+async def test_an_ipmi_bmc_switches_its_machine_and_goes_with_the_rack() -> None:
+    rack = racks.up("test3", [NodeKind.parse("node-03:UEFI:ipmi")])
+    connections = Connections()
+    try:
+        [node] = rack.nodes
+        assert rack.services["ipmi-node-03"].pid is not None
+        assert survey.facts(rack)["nodes"][0]["bmcAddress"] == f"ipmi://{rack.plan.subnet[3]}"
+        driver = connections.driver(Endpoint(node.bmc_address, Credentials(rack.username, rack.password)))
+        await driver.set_boot(BootTarget.NETWORK, uefi=True)
+        assert boot_devices(rack, node) == ["network"]
+        assert await driver.power_state() is PowerState.OFF
+        await driver.power_on()
+        assert rack.power(node) == "On"
+        rack.hard_off(node)
+        assert await driver.power_state() is PowerState.OFF
+        await driver.set_boot(BootTarget.DISK, uefi=True)
+        assert boot_devices(rack, node) == ["hd"]
+        await driver.power_on()
+        assert await asyncio.to_thread(wait_until, partial(is_connected_in_band, rack, node), 30)
+        rack.services["ipmi-node-03"].kill()
+        assert racks.up(rack.name) == rack
+        assert await driver.power_state() is PowerState.ON
+        await driver.power_off(grace=0)
+        assert rack.power(node) == "Off"
+    finally:
+        await connections.close()
+        racks.down("test3")
+    assert remains_of(rack) == []
+
+
+def boot_devices(rack: Rack, node: Node) -> list[str]:
+    """What the hypervisor will boot the machine from."""
+    uri = f"qemu+unix:///system?socket={hypervisor.socket_of(rack.plan)}"
+    done = subprocess.run(
+        ["virsh", "-q", "-c", uri, "dumpxml", "--inactive", node.domain], capture_output=True, text=True, check=True
+    )
+    return [boot.get("dev", "") for boot in ET.fromstring(done.stdout).findall("os/boot")]  # noqa: S314 (libvirt's own)
+
+
+def is_connected_in_band(rack: Rack, node: Node) -> bool:
+    """Whether the machine's KCS interface and its BMC have found each other, as the rack's namespace shows it."""
+    assert node.ipmi is not None
+    established, port = "01", f":{node.ipmi.in_band[1]:04X}"
+    lines = Path(f"/proc/{rack.services['ipmi-node-03'].pid}/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[1].endswith(port) and line.split()[3] == established for line in lines)
 
 
 def test_down_removes_a_rack_whose_start_was_cut_off(rack: Rack) -> None:

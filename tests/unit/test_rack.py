@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab import bmc
+from lab import bmc, chassis
 from lab.domains import domain_xml, make_disks
 from lab.errors import Unfit
-from lab.plan import POOL, Bus, Firmware, NodeKind, Plan, default_nodes, first_free, subnets
+from lab.plan import POOL, Bus, Firmware, NodeKind, Plan, Protocol, default_nodes, first_free, subnets
 
 NAMES = st.builds(
     str.__add__,
@@ -83,11 +83,20 @@ def test_firmware_alternates_so_that_both_ways_of_booting_are_there() -> None:
     assert [node.firmware for node in plan().nodes] == [Firmware.UEFI, Firmware.LEGACY]
 
 
-def test_a_node_is_asked_for_by_name_and_firmware() -> None:
-    assert NodeKind.parse("db-1:uefi") == NodeKind("db-1", Firmware.UEFI)
+def test_a_node_is_asked_for_by_name_and_firmware_and_perhaps_its_bmc() -> None:
+    assert NodeKind.parse("db-1:uefi") == NodeKind("db-1", Firmware.UEFI, Protocol.REDFISH)
+    assert NodeKind.parse("db-1:Legacy:IPMI") == NodeKind("db-1", Firmware.LEGACY, Protocol.IPMI)
 
 
-@pytest.mark.parametrize("text", ["db", "db:", ":UEFI", "db:BIOS", "d b:UEFI", "../x:UEFI", "DB:UEFI"])
+@given(st.builds(NodeKind, st.just("db-1"), st.sampled_from(Firmware), st.sampled_from(Protocol)))
+def test_a_nodes_kind_is_recorded_as_it_is_asked_for(kind: NodeKind) -> None:
+    assert NodeKind.parse(str(kind)) == kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["db", "db:", ":UEFI", "db:BIOS", "d b:UEFI", "../x:UEFI", "DB:UEFI", "db:UEFI:", "db:UEFI:snmp", "db:UEFI:ipmi:"],
+)
 def test_a_node_that_cannot_be_is_refused_with_a_remedy(text: str) -> None:
     with pytest.raises(Unfit) as refused:
         NodeKind.parse(text)
@@ -115,6 +124,37 @@ def test_uefi_boots_by_its_own_driver_and_bios_by_the_cards_rom() -> None:
     assert uefi.find("os/loader") is not None
     assert bios.find("devices/interface/rom") is None
     assert bios.find("os/loader") is None
+
+
+def test_ipmi_bmcs_have_addresses_of_their_own_and_no_default_rack_has_one() -> None:
+    assert [node.ipmi for node in plan().nodes] == [None, None]
+    kinds = [NodeKind(f"n{i}", Firmware.UEFI, Protocol.IPMI) for i in range(90)]
+    rack = Plan.of("test", kinds, subnet=next(subnets("test")), run=Path("/run/x"), state=Path("/x"))
+    bmcs = [node.ipmi for node in rack.nodes if node.ipmi is not None]
+    addresses = {bmc.address for bmc in bmcs}
+    assert len(addresses) == len({bmc.in_band for bmc in bmcs}) == 90
+    assert all(rack.host_address < address < rack.leases[0] for address in addresses)
+    assert {node.bmc_address for node in rack.nodes} == {f"ipmi://{address}" for address in addresses}
+
+
+def test_a_machine_with_an_ipmi_bmc_finds_it_in_band_and_keeps_its_nvme_disk() -> None:
+    kinds = [NodeKind("a", Firmware.UEFI, Protocol.IPMI), NodeKind("b", Firmware.UEFI)]
+    rack = Plan.of("test", kinds, subnet=next(subnets("test")), run=Path("/run/x"), state=Path("/x"))
+    with_bmc, without = (domain_xml(node, rack) for node in rack.nodes)
+    assert "isa-ipmi-kcs,bmc=bmc0" in with_bmc
+    assert "nvme,drive=nvme0" in with_bmc
+    assert with_bmc.count("<qemu:commandline>") == 1
+    assert "qemu:arg" not in without
+
+
+def test_a_boot_device_that_ipmi_chooses_replaces_those_before_it_and_nothing_else() -> None:
+    kinds = [NodeKind("a", Firmware.UEFI, Protocol.IPMI)]
+    rack = Plan.of("test", kinds, subnet=next(subnets("test")), run=Path("/run/x"), state=Path("/x"))
+    before = domain_xml(rack.nodes[0], rack)
+    after = chassis.booting_from(before, "hd")
+    assert [boot.get("dev") for boot in ET.fromstring(after).findall("os/boot")] == ["hd"]  # noqa: S314 (our own)
+    assert chassis.booting_from(after, "network") == chassis.booting_from(before, "network")
+    assert "<qemu:arg" in after
 
 
 def test_every_disk_is_attached_with_its_serial_and_backing_file() -> None:

@@ -93,12 +93,17 @@ class BMC(Model):
             (
                 "!(self.insecureSkipTLSVerify && has(self.caSecretRef))",
                 "caSecretRef has no effect together with insecureSkipTLSVerify: keep one of the two",
-            )
+            ),
+            (
+                "!self.address.startsWith('ipmi://') || has(self.credentialsSecretRef)",
+                "an ipmi:// BMC takes an account: name the Secret that holds it in credentialsSecretRef",
+            ),
         )
     )
 
     address: BMCAddress = Field(
-        description="Where the BMC answers and which system it is: redfish+https://10.0.0.7/redfish/v1/Systems/1."
+        description="Where the BMC answers and which system it is: redfish+https://10.0.0.7/redfish/v1/Systems/1,"
+        " or ipmi://10.0.0.7 (port 623)."
     )
     credentials_secret_ref: SecretRef | None = Field(
         default=None, description="Secret with the keys username and password."

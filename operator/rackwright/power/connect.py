@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from rackwright.power.address import Address, bmc_key, parse
+from rackwright.power.ipmi_driver import IPMIDriver
 from rackwright.power.line import Line
 from rackwright.power.manual import ManualDriver
 from rackwright.power.port import DEFAULT_LIMITS, Endpoint, FaultClass, Limits, PowerDriver, PowerError
@@ -23,6 +24,7 @@ __all__ = ["DRIVERS", "Connections", "Factory", "bmc_key"]
 Factory = Callable[[Endpoint, Line, Limits], PowerDriver]
 
 DRIVERS: Mapping[str, Factory] = {
+    "ipmi": IPMIDriver,
     "manual": ManualDriver,
     "redfish+http": RedfishDriver,
     "redfish+https": RedfishDriver,
