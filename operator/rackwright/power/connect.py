@@ -16,6 +16,7 @@ from rackwright.power.address import Address, bmc_key, parse
 from rackwright.power.line import Line
 from rackwright.power.port import DEFAULT_LIMITS, Endpoint, FaultClass, Limits, PowerDriver, PowerError
 from rackwright.power.redfish_driver import RedfishDriver
+from rackwright.power.webhook_driver import WebhookDriver
 
 __all__ = ["DRIVERS", "Connections", "Factory", "bmc_key"]
 
@@ -24,6 +25,8 @@ Factory = Callable[[Endpoint, Line, Limits], PowerDriver]
 DRIVERS: Mapping[str, Factory] = {
     "redfish+http": RedfishDriver,
     "redfish+https": RedfishDriver,
+    "webhook+http": WebhookDriver,
+    "webhook+https": WebhookDriver,
 }
 """The driver for each scheme of `spec.bmc.address`; a new protocol is a line here."""
 
