@@ -92,15 +92,29 @@ class BMC(Model):
             (
                 "!(self.insecureSkipTLSVerify && has(self.caSecretRef))",
                 "caSecretRef has no effect together with insecureSkipTLSVerify: keep one of the two",
-            )
+            ),
+            (
+                "!self.address.startsWith('webhook+') || has(self.credentialsSecretRef)",
+                (
+                    "credentialsSecretRef is missing: calls to a webhook are signed, "
+                    "and the password in the Secret that it names is the key"
+                ),
+            ),
         )
     )
 
     address: BMCAddress = Field(
-        description="Where the BMC answers and which system it is: redfish+https://10.0.0.7/redfish/v1/Systems/1."
+        description=(
+            "Where the BMC answers and which system it is: redfish+https://10.0.0.7/redfish/v1/Systems/1, or a webhook "
+            "that switches the machine: webhook+https://power.example.org/outlets/7."
+        )
     )
     credentials_secret_ref: SecretRef | None = Field(
-        default=None, description="Secret with the keys username and password."
+        default=None,
+        description=(
+            "Secret with the keys username and password; for a webhook, the name of a key and the key that calls are "
+            "signed with."
+        ),
     )
     ca_secret_ref: SecretRef | None = Field(
         default=None, description="Secret whose key ca.crt holds the PEM certificates that the BMC is verified against."
