@@ -124,6 +124,25 @@ BAD_MACHINES = {
         "spec.bmc.address",
         "those belong in the Secret that credentialsSecretRef names",
     ),
+    "a webhook without a host": Bad({"bmc.address": "webhook+https:///outlets/7"}, "spec.bmc.address", SCHEME),
+    "a webhook with a secret in its query": Bad(
+        {"bmc.address": "webhook+https://power.example.org/outlets/7?token=secret"},
+        "spec.bmc.address",
+        "or webhook+https://HOST/PATH",
+    ),
+    "a webhook with credentials": Bad(
+        {"bmc.address": "webhook+https://admin:secret@power.example.org/outlets/7"},
+        "spec.bmc.address",
+        "those belong in the Secret that credentialsSecretRef names",
+    ),
+    "a webhook without TLS to speak of": Bad(
+        {"bmc.address": "webhook://power.example.org/outlets/7"}, "spec.bmc.address", SCHEME
+    ),
+    "a webhook whose calls nobody signs": Bad(
+        {"bmc.address": "webhook+https://power.example.org/outlets/7", "bmc.credentialsSecretRef": GONE},
+        "spec.bmc",
+        "credentialsSecretRef is missing: calls to a webhook are signed",
+    ),
     "a BMC without an address": Bad({"bmc.address": GONE}, "spec.bmc.address", "Required value"),
     "an unknown architecture": Bad(
         {"architecture": "sparc"}, "spec.architecture", 'supported values: "amd64", "arm64"'
@@ -241,6 +260,9 @@ GOOD_MACHINES: dict[str, dict[str, Any]] = {
     "an IPMI BMC by name and port": {"bmc.address": "ipmi://bmc-7.rack-a.example.org:6230"},
     "an IPMI BMC by IPv6 address": {"bmc.address": "ipmi://[fd00::7]:623"},
     "a BMC by IPv6 address": {"bmc.address": "redfish+https://[fd00::7]/redfish/v1/Systems/1"},
+    "a webhook": {"bmc.address": "webhook+https://power.example.org/outlets/7/"},
+    "a webhook without TLS, by IPv6 address and port": {"bmc.address": "webhook+http://[fd00::7]:8080/outlets/7"},
+    "a webhook at its host's root": {"bmc.address": "webhook+https://socket-7.example.org"},
     "a BMC with a CA": {"bmc.caSecretRef": {"name": "rack-a-ca"}},
     "a BMC that is not verified": {"bmc.insecureSkipTLSVerify": True},
     "a machine that enlisted itself": {"accepted": False, "bmc": GONE},

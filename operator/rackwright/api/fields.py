@@ -139,14 +139,14 @@ BMCAddress = Annotated[
             **rules(
                 (
                     (
-                        f"self.matches('^redfish[+]https?://{_HOST_AND_PORT}(/[^ ?#]*)?$')"
+                        f"self.matches('^(redfish|webhook)[+]https?://{_HOST_AND_PORT}(/[^ ?#]*)?$')"
                         f" || self.matches('^ipmi://{_HOST_AND_PORT}/?$')"
                         " || self.matches('^manual://[-A-Za-z0-9.]*$')"
                     ),
                     (
                         "must be an address with a known scheme: redfish+https://HOST/redfish/v1/Systems/ID "
-                        "(redfish+http:// without TLS), ipmi://HOST (no path), or manual:// where a person moves the "
-                        "power"
+                        "or webhook+https://HOST/PATH (+http:// without TLS), ipmi://HOST (no path), or manual:// "
+                        "where a person moves the power"
                     ),
                 ),
                 (

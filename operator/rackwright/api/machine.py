@@ -98,15 +98,29 @@ class BMC(Model):
                 "!self.address.startsWith('ipmi://') || has(self.credentialsSecretRef)",
                 "an ipmi:// BMC takes an account: name the Secret that holds it in credentialsSecretRef",
             ),
+            (
+                "!self.address.startsWith('webhook+') || has(self.credentialsSecretRef)",
+                (
+                    "credentialsSecretRef is missing: calls to a webhook are signed, "
+                    "and the password in the Secret that it names is the key"
+                ),
+            ),
         )
     )
 
     address: BMCAddress = Field(
-        description="Where the BMC answers and which system it is: redfish+https://10.0.0.7/redfish/v1/Systems/1,"
-        " or ipmi://10.0.0.7 (port 623)."
+        description=(
+            "Where the BMC answers and which system it is: redfish+https://10.0.0.7/redfish/v1/Systems/1, or "
+            "ipmi://10.0.0.7 (port 623); a webhook that switches the machine: "
+            "webhook+https://power.example.org/outlets/7; or manual:// where a person does."
+        )
     )
     credentials_secret_ref: SecretRef | None = Field(
-        default=None, description="Secret with the keys username and password."
+        default=None,
+        description=(
+            "Secret with the keys username and password; for a webhook, the name of a key and the key that calls are "
+            "signed with."
+        ),
     )
     ca_secret_ref: SecretRef | None = Field(
         default=None, description="Secret whose key ca.crt holds the PEM certificates that the BMC is verified against."

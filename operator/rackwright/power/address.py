@@ -25,7 +25,8 @@ class Address:
     """Lower case; IPv6 compressed and without brackets; empty for a scheme that needs none."""
     port: int | None
     path: str
-    """Without a slash at its end; empty when the address names no system."""
+    """Empty when the address names no system; without a slash at its end, except for a webhook's, which is called
+    at the path that is written."""
 
     @property
     def transport(self) -> str:
@@ -64,10 +65,7 @@ def parse(text: str) -> Address:
     transport = parts.scheme.rpartition("+")[2]
     if not host and (transport in DEFAULT_PORTS or port is not None):
         raise _unusable("names no host")
-    path = parts.path.rstrip("/")
-    if parts.scheme.startswith("redfish") and path in SERVICE_ROOTS:
-        path = ""
-    return Address(parts.scheme, host, port or DEFAULT_PORTS.get(transport), path)
+    return Address(parts.scheme, host, port or DEFAULT_PORTS.get(transport), _path(parts))
 
 
 def bmc_key(address: str) -> str:
@@ -83,6 +81,13 @@ def _host(parts: SplitResult) -> str:
         if ":" in host:
             raise _unusable("has a broken IPv6 address") from None
         return host.lower()
+
+
+def _path(parts: SplitResult) -> str:
+    path = parts.path.rstrip("/")
+    if parts.scheme.startswith("webhook"):
+        return parts.path if path else ""
+    return "" if parts.scheme.startswith("redfish") and path in SERVICE_ROOTS else path
 
 
 def _unusable(why: str) -> PowerError:

@@ -18,6 +18,7 @@ from rackwright.power.line import Line
 from rackwright.power.manual import ManualDriver
 from rackwright.power.port import DEFAULT_LIMITS, Endpoint, FaultClass, Limits, PowerDriver, PowerError
 from rackwright.power.redfish_driver import RedfishDriver
+from rackwright.power.webhook_driver import WebhookDriver
 
 __all__ = ["DRIVERS", "Connections", "Factory", "bmc_key"]
 
@@ -28,6 +29,8 @@ DRIVERS: Mapping[str, Factory] = {
     "manual": ManualDriver,
     "redfish+http": RedfishDriver,
     "redfish+https": RedfishDriver,
+    "webhook+http": WebhookDriver,
+    "webhook+https": WebhookDriver,
 }
 """The driver for each scheme of `spec.bmc.address`; a new protocol is a line here."""
 

@@ -100,6 +100,14 @@ def _extended(error: dict[str, Any]) -> list[Any]:
     return info if isinstance(info, list) else [info]
 
 
+def of_redirect(place: str, where: str) -> PowerError:
+    """The fault in being sent elsewhere, where nothing goes: neither account nor signature is meant for others."""
+    return PowerError(
+        FaultClass.PROTOCOL,
+        f"The BMC at {place} sends its callers to {first_sentence(where)}: if that is right, make it the address",
+    )
+
+
 def of_broken_line(place: str, error: BaseException) -> PowerError:
     """The fault in a connection that failed, found in the error's chain of causes."""
     chain = list(causes(error))
@@ -148,7 +156,7 @@ def _untrusted(place: str, error: ssl.SSLCertVerificationError) -> str:
 def _no_handshake(place: str, error: ssl.SSLError) -> str:
     why: str | None = getattr(error, "reason", None)  # not on every SSLError
     if why in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
-        return f"The BMC at {place} does not speak TLS on that port: is it redfish+http://?"
+        return f"The BMC at {place} does not speak TLS on that port: is it +http:// instead of +https://?"
     return f"The BMC at {place} and the operator agree on no TLS: {(why or 'handshake failed').lower()}"
 
 

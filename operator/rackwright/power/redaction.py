@@ -31,6 +31,7 @@ class Redaction:
                 repr(password)[1:-1],
                 json.dumps(password)[1:-1],
                 quote(password, safe=""),
+                password.encode().decode("latin-1"),  # as a header of an answer is read
             }
             self._password_forms = tuple(sorted(forms, key=len, reverse=True))
 

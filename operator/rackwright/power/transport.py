@@ -16,6 +16,7 @@ from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 
 from rackwright.power.address import DEFAULT_PORTS, Address
+from rackwright.power.faults import of_redirect
 from rackwright.power.port import FaultClass, PowerError
 
 
@@ -68,11 +69,7 @@ class Adapter(HTTPAdapter):
         there = (url.scheme, (url.hostname or "").lower(), url.port or DEFAULT_PORTS.get(url.scheme))
         base = urlsplit(base_url(self._address))
         if there != (base.scheme, (base.hostname or "").lower(), self._address.port):
-            raise PowerError(
-                FaultClass.PROTOCOL,
-                f"The BMC at {self._address.place} sends its callers to {url.scheme}://{url.netloc.rpartition('@')[2]}:"
-                " if that is right, make it the address",
-            )
+            raise of_redirect(self._address.place, f"{url.scheme}://{url.netloc.rpartition('@')[2]}")
         return super().send(request, *args, **kwargs)
 
 

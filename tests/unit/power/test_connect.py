@@ -25,7 +25,7 @@ async def test_an_endpoint_gets_the_driver_that_it_got_before(connections: Conne
 
 async def test_an_unknown_scheme_is_answered_with_those_that_are_known(connections: Connections) -> None:
     with pytest.raises(
-        PowerError, match=r"no driver .* telnet://, only ipmi://, manual://, redfish\+http://, redfish\+https://$"
+        PowerError, match=r"no driver .* telnet://, only ipmi://, manual://, redfish\+http://, .*, webhook\+https://$"
     ) as caught:
         connections.driver(replace(endpoint(1), address="telnet://10.0.0.7"))
     assert caught.value.fault is FaultClass.UNSUPPORTED

@@ -9,7 +9,6 @@ import io
 import logging
 import socket
 import traceback
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -237,7 +236,7 @@ async def test_a_certificate_that_cannot_be_trusted_is_said_to_be_that(
 
 async def test_tls_against_a_plain_port_is_said_to_be_that(bmc: ScriptedBmc, connections: Connections) -> None:
     error = await failure(connections.driver(secure(await bmc.start())).power_state())
-    assert (error.fault, "is it redfish+http://?" in error.message) == (FaultClass.TLS, True)
+    assert (error.fault, "is it +http:// instead of +https://?" in error.message) == (FaultClass.TLS, True)
 
 
 async def test_environment_cannot_make_a_stranger_trusted(
@@ -350,21 +349,6 @@ async def test_without_a_session_each_request_carries_the_account(
 
 
 # Secrets
-
-
-@pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """All that an operator would log at DEBUG; caplog listens to sushy's own loggers too, as nobody else does."""
-    text = io.StringIO()
-    handler = logging.StreamHandler(text)
-    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    yield text
-    root.setLevel(level)
-    root.removeHandler(handler)
 
 
 async def echo(request: web.Request) -> web.Response:
