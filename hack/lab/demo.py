@@ -80,7 +80,7 @@ def prepare(asked: Asked) -> None:
     }
     print(_PLAN.format(command=asked.command, **{each: "(there)" if it else "" for each, it in there.items()}))
     if needed := sum(room.gib for room in rooms):
-        print(f"It takes up to {needed:g} GiB of disk, more than half of that only while it builds.\n")
+        print(f"It takes up to {needed:g} GiB of disk.\n")
     sys.stdout.flush()
 
 
