@@ -1,5 +1,5 @@
 """The laboratory: what the commands in `hack/` share to bring up a control plane and a virtual rack.
 
-Standard library only, so that the first command works before anything is installed; `rich` draws the
-progress once the project's own environment exists.
+Standard library only, so that the first command works, and says what is missing, before anything is installed;
+`authority` and `generated` alone need the project's own environment.
 """

@@ -6,19 +6,12 @@ earnest and the wrong authority is refused in earnest.
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from ipaddress import IPv4Address
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lab.domains import UEFI_CODE, UEFI_VARIABLES, UEFI_VARIABLES_SECURE_BOOT
 from lab.errors import Unfit
@@ -26,7 +19,6 @@ from lab.hypervisor import enclosed
 from lab.plan import BMC_PORT, Plan
 from lab.process import Service
 
-_LIFETIME = dt.timedelta(days=3650)
 _HASH = "import bcrypt, sys; print(bcrypt.hashpw(sys.stdin.buffer.read(), bcrypt.gensalt(4)).decode())"
 """The cheapest cost: the emulator checks the password at each request, and it guards nothing of value."""
 
@@ -41,6 +33,8 @@ def write_certificates(plan: Plan) -> None:
     authority, certificate, key = plan.state / "ca.pem", plan.state / "bmc.pem", plan.state / "bmc.key"
     if authority.exists() and certificate.exists() and key.exists():
         return
+    from lab.authority import issue  # noqa: PLC0415 (needs cryptography: what only looks at a rack works without)
+
     ca_pem, certificate_pem, key_pem = issue(f"Rackwright virtual rack {plan.name}", plan.rack_address)
     for path, text in ((key, key_pem), (certificate, certificate_pem), (authority, ca_pem)):
         write_secret(path, text)
@@ -53,53 +47,6 @@ def write_secret(path: Path, text: str) -> None:
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
     unfinished.replace(path)
-
-
-def issue(name: str, address: IPv4Address) -> tuple[str, str, str]:
-    """A new authority, a server certificate for an address, and its key; all PEM."""
-    now = dt.datetime.now(dt.UTC)
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-    def certificate(subject: x509.Name, public: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(ca_name)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + _LIFETIME)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
-            .add_extension(_key_usage(ca=ca), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-        )
-
-    authority = certificate(ca_name, ca_key.public_key(), ca=True).sign(ca_key, hashes.SHA256())
-    server = (
-        certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, str(address))]), key.public_key(), ca=False)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(address)]), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return authority.public_bytes(pem).decode(), server.public_bytes(pem).decode(), private.decode()
-
-
-def _key_usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 def emulator_configuration(plan: Plan) -> str:

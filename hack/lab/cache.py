@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from lab.errors import Unfit
+from lab import system
 from lab.paths import CACHE
+from lab.system import Room
 
+BUILT: list[str] = []
+"""What this command has built."""
 _COMPLETE = ".complete"
 _KEPT = 2
 """Builds of one kind that stay: the current one, and the one before it for somebody who switches branches."""
@@ -50,6 +53,11 @@ def forget(kind: str, key: str) -> None:
     (path_of(kind, key) / _COMPLETE).unlink(missing_ok=True)
 
 
+def room_for(kind: str, key: str, gib: float) -> list[Room]:
+    """The disk space that building it will need; none once it is there."""
+    return [] if is_built(kind, key) else [Room(kind, CACHE, gib, "set XDG_CACHE_HOME to a larger file system")]
+
+
 def built(kind: str, key: str, build: Callable[[Path], None], *, needs_gib: float = 0) -> Path:
     """The folder of a finished build, built now unless it is there.
 
@@ -64,15 +72,11 @@ def built(kind: str, key: str, build: Callable[[Path], None], *, needs_gib: floa
         if is_built(kind, key):
             os.utime(target)
             return target
-        free = shutil.disk_usage(CACHE).free / 2**30
-        if free < needs_gib:
-            raise Unfit(
-                f"{kind}: {free:.1f} GiB are free under {CACHE}, the build needs {needs_gib:.0f} GiB.",
-                "free some space, or set XDG_CACHE_HOME to a larger file system",
-            )
+        system.require_room(*room_for(kind, key, needs_gib))
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
         build(target)
+        BUILT.append(kind)
         (target / _COMPLETE).write_text(f"{time.time():.0f}\n")
         _sweep(kind, keep=target)
     return target

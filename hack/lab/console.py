@@ -5,6 +5,8 @@ All of it goes to standard error: standard output is for what a command answers,
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import sys
 import threading
@@ -35,8 +37,17 @@ class Stage:
                 print(f"      {note}", file=sys.stderr, flush=True)
 
 
-TIMES: dict[str, float] = {}
+_HANDED_ON = "RACKWRIGHT_STAGE_TIMES"
+CONTINUED = _HANDED_ON in os.environ
+"""Whether this program goes on with what another one began."""
+TIMES: dict[str, float] = json.loads(os.environ.pop(_HANDED_ON, "{}"))
 """Seconds that each finished stage took, in order; stages within a stage are part of it and not listed."""
+
+
+def hand_on() -> None:
+    """Let the program that replaces this one (execve(2)) know of it, and count on: its stages come after these."""
+    os.environ[_HANDED_ON] = json.dumps(TIMES)
+
 
 _UNDER_WAY: list[Stage] = []
 """The stages that have begun, the innermost last: it alone is drawn."""

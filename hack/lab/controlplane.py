@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
+from lab import controlplane_build, kind_cluster, kubectl
 from lab import controlplane_services as services
-from lab import kind_cluster, kubectl
 from lab.console import tell
 from lab.controlplane_access import ControlPlane, Requests, requests_by_verb, service_account_kubeconfig
 from lab.controlplane_build import programs
@@ -27,8 +27,9 @@ from lab.controlplane_record import Record, one_at_a_time, run_folder, state_fol
 from lab.errors import Unfit
 from lab.paths import run_dir, state_dir
 from lab.private import write_private
+from lab.system import Room
 
-__all__ = ["ControlPlane", "Requests", "down", "find", "requests_by_verb", "service_account_kubeconfig", "up"]
+__all__ = ["ControlPlane", "Requests", "check", "down", "find", "requests_by_verb", "service_account_kubeconfig", "up"]
 
 
 def up(name: str, *, current: str | None = None) -> ControlPlane:
@@ -38,32 +39,20 @@ def up(name: str, *, current: str | None = None) -> ControlPlane:
     its current context is copied, so that a later change of context doesn't redirect what runs here.
     """
     config = None if current is None else _current_config(current)
-    if (running := find(name)) is not None:
-        if config is not None and kubectl.server_of(config) != running.server:
-            raise Unfit(
-                f"Control plane {name} is up already, at {running.server}, not at {kubectl.server_of(config)}.",
-                f"hack/control-plane down --name {name}",
-            )
+    if (running := _running(name, config)) is not None:
         tell(f"control plane {name} runs already: {running.kind} at {running.server}")
         return running
     decided = _decide(name, current)
     with one_at_a_time(name):
         before = Record.of(name)
-        if before is not None and before.kind is not decided.kind:
-            raise Unfit(
-                f"Control plane {name} is there already, as {before.kind}, and doesn't answer.",
-                f"hack/control-plane down --name {name}",
-            )
+        _require_same_kind(name, before, decided.kind)
         record = replace(decided, ports=before.ports if before else services.free_ports(name))
         record.write(name)
         run_folder(name).mkdir(mode=0o700, parents=True, exist_ok=True)
         match record.kind:
             case Kind.CURRENT:
                 if config is None:
-                    raise Unfit(
-                        f"The cluster that control plane {name} stands for doesn't answer.",
-                        f"hack/control-plane down --name {name}",
-                    )
+                    raise _silent(name)
                 write_private(run_folder(name) / "kubeconfig", json.dumps(config))
             case Kind.KIND:
                 kind_cluster.start(name, record)
@@ -82,6 +71,58 @@ def up(name: str, *, current: str | None = None) -> ControlPlane:
             f"see {run_folder(name)}; hack/control-plane down --name {name} removes it",
         )
     return plane
+
+
+def check(name: str, *, current: str | None = None) -> list[Room]:
+    """Refuse what `up` would refuse, before anything is made or built; the disk space that `up` will need."""
+    config = None if current is None else _current_config(current)
+    if _running(name, config) is not None:
+        return []
+    record = Record.of(name)
+    kind = record.kind if record is not None and current is None else choose(look_around(current)).kind
+    _require_same_kind(name, record, kind)
+    match kind:
+        case Kind.CURRENT:
+            if current is None:
+                raise _silent(name)
+            asked = kubectl.run(kubectl.on_path(), current, "get", "--raw", "/readyz", "--request-timeout=10s")
+            if asked.returncode:
+                raise Unfit(
+                    f"The cluster that {current} names doesn't answer: {asked.stderr.strip()}",
+                    "see what `kubectl cluster-info` says",
+                )
+        case Kind.KIND:
+            kubectl.on_path()
+        case Kind.ASSETS | Kind.BUILT:
+            services.free_ports(name) if record is None else services.require_ports(name, record)
+        case _ as never:
+            assert_never(never)
+    return controlplane_build.room(controlplane_build.require_go()) if kind is Kind.BUILT else []
+
+
+def _running(name: str, config: dict[str, Any] | None) -> ControlPlane | None:
+    """The one that is up, which is the one that `config` is about if that is given."""
+    running = find(name)
+    if running is not None and config is not None and kubectl.server_of(config) != running.server:
+        raise Unfit(
+            f"Control plane {name} is up already, at {running.server}, not at {kubectl.server_of(config)}.",
+            f"hack/control-plane down --name {name}",
+        )
+    return running
+
+
+def _require_same_kind(name: str, before: Record | None, kind: Kind) -> None:
+    if before is not None and before.kind is not kind:
+        raise Unfit(
+            f"Control plane {name} is there already, as {before.kind}, and doesn't answer.",
+            f"hack/control-plane down --name {name}",
+        )
+
+
+def _silent(name: str) -> Unfit:
+    return Unfit(
+        f"The cluster that control plane {name} stands for doesn't answer.", f"hack/control-plane down --name {name}"
+    )
 
 
 def _decide(name: str, current: str | None) -> Record:

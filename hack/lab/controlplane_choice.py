@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from lab.controlplane_build import GET_GO, go_version
+from lab.controlplane_build import get_go, go_version, why_not
 from lab.errors import Unfit
 
 _NEEDED = ("etcd", "kube-apiserver", "kubectl")
@@ -71,11 +71,12 @@ def choose(seen: Surroundings) -> Choice:
         if seen.assets
         else "KUBEBUILDER_ASSETS isn't set"
     )
-    if seen.go:
+    if (reason := why_not(seen.go)) is None:
         return Choice(Kind.BUILT, f"{', '.join(passed_over)}, and there is {seen.go}")
     raise Unfit(
-        f"This machine offers no control plane: {', '.join(passed_over)}, and there is no working go on the PATH.",
-        f"{GET_GO}; or install kind beside a running container engine; or name a cluster with --kubeconfig",
+        f"This machine offers no control plane: {', '.join(passed_over)}, and {reason}.",
+        f"{get_go()}; or install kind beside a running container engine; or name a cluster with KUBECONFIG and "
+        "--use-current",
     )
 
 

@@ -62,14 +62,20 @@ def free_ports(name: str) -> tuple[int, ...]:
     raise Unfit(f"No {_PORTS} ports in a row are free on {_HOST}.", "end some of the control planes that run here")
 
 
+def require_ports(name: str, record: Record) -> None:
+    """Refuse to go on when something else holds a port of those that don't run."""
+    client, peer, secure, health = record.ports
+    for service, ports in zip(services(name), ((client, peer), (secure,), (health,)), strict=True):
+        for port in ports if service.pid is None else ():
+            system.require_port(_HOST, port, f"{service.name} of control plane {name}")
+
+
 def start(name: str, record: Record) -> None:
     """Start etcd, kube-apiserver and the controllers, each once the one before it answers."""
     run, state, folder = run_folder(name), state_folder(name), record.kubectl.parent
     client, peer, secure, health = record.ports
     etcd, server, controllers = services(name)
-    for service, ports in ((etcd, (client, peer)), (server, (secure,)), (controllers, (health,))):
-        for port in ports if service.pid is None else ():
-            system.require_port(_HOST, port, f"{service.name} of control plane {name}")
+    require_ports(name, record)
     signing_key, tokens = state / "service-accounts.key", run / "tokens.csv"
     if not signing_key.exists():
         write_private(signing_key, _elliptic_key())

@@ -27,13 +27,18 @@ _LEFT_OUT = ("man", "doc", "locale", "info", "bug", "lintian", "bash-completion"
 
 
 def require_builder(what: str, tools: Sequence[str] = ()) -> None:
-    """Refuse to build without root, on another architecture, or without the tools; installs those that it may."""
+    """Refuse to build where that can't be, or without the tools; installs those that it may."""
+    require_host(what)
+    system.ensure_packages([*TOOLS, *tools])
+
+
+def require_host(what: str) -> None:
+    """Refuse to build without root, on another architecture, or on another system than Debian."""
     system.require_root(what, why="it unpacks Debian packages with their owners and runs their scripts in a chroot")
     if platform.machine() != "x86_64":
         raise Unfit(f"{what} is built for amd64, this machine is {platform.machine()}.", "run it on an amd64 machine")
     if shutil.which("apt-get") is None:
         raise Unfit(f"{what} is made of Debian packages, and this machine has no apt.", "run it on Debian or Ubuntu")
-    system.ensure_packages([*TOOLS, *tools])
 
 
 def entries(file: Path) -> list[str]:

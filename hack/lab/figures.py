@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,11 @@ from pathlib import Path
 from lab import controlplane, installation
 from lab.console import TIMES, stage
 from lab.controlplane import Requests
+from lab.errors import Unfit
 from lab.follow import follow
 from lab.installation import Installation
+from lab.paths import REPOSITORY
+from lab.process import Service
 from lab.samples import DECLARED, DEPLOYED
 
 NODE = "node-01"
@@ -37,11 +42,11 @@ def measure(name: str) -> dict[str, dict[str, object]]:
         before = _apply(here, DECLARED)
         follow(here, NODE, until=["Ready"], seconds=1800, say=shown.say)
         requests |= _difference("Deployed → Ready", before, controlplane.requests_by_verb(here.plane))
-    process = Path(f"/proc/{here.operator.pid}")
+    process = Path(f"/proc/{here.operator.require()}")
     status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
     ticks = sum(map(int, (process / "stat").read_text().rpartition(")")[2].split()[11:13]))
     return {
-        "machine": {"cores": os.cpu_count() or 0, "processor": _processor(), "kernel": platform.release()},
+        "machine": _machine(),
         "seconds": {title: round(seconds, 1) for title, seconds in TIMES.items()},
         "API requests, Events included": requests,
         "operator": {
@@ -52,20 +57,39 @@ def measure(name: str) -> dict[str, dict[str, object]]:
     }
 
 
+def stages_of_demo(name: str) -> dict[str, dict[str, object]]:
+    """Run the demonstration to its end; seconds by stage, and the products that it didn't find cached."""
+    if subprocess.run([REPOSITORY / "hack/demo", "--name", name, "--release"], check=False).returncode:
+        raise Unfit("The demo hasn't come to its end.", "see what it says above")
+    recorded = json.loads(installation.times_file(name).read_text())
+    seconds = {title: round(seconds, 1) for title, seconds in recorded["seconds"].items()}
+    products: dict[str, object] = dict.fromkeys(recorded["built"], "built") or {"everything": "cached"}
+    return {
+        "machine": _machine(),
+        "products": products,
+        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
+    }
+
+
+def _machine() -> dict[str, object]:
+    return {"cores": os.cpu_count() or 0, "processor": _processor(), "kernel": platform.release()}
+
+
 def _apply(here: Installation, which: str) -> dict[Requests, int]:
     """Apply a sample while the operator is paused; what was asked of the API server until then."""
-    with _paused(here.operator.pid or 0):
+    with _paused(here.operator):
         here.apply_sample(which)
         return controlplane.requests_by_verb(here.plane)
 
 
 @contextmanager
-def _paused(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
+def _paused(operator: Service) -> Iterator[None]:
+    operator.require()
+    operator.kill(signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        operator.kill(signal.SIGCONT)
 
 
 def _difference(title: str, before: dict[Requests, int], after: dict[Requests, int]) -> dict[str, object]:

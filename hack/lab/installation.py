@@ -7,6 +7,7 @@ works with the rights that `manifests/base` gives.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import urllib.error
 import urllib.request
@@ -15,10 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import controlplane, osimage, ramdisk, samples, venv
+from lab import controlplane, footprint, osimage, ramdisk, samples, venv
 from lab import rack as racks
+from lab.cache import BUILT
+from lab.console import TIMES
 from lab.controlplane import ControlPlane
-from lab.errors import Unfit
+from lab.controlplane_choice import Kind
+from lab.controlplane_record import Record
+from lab.errors import Unfit, together
 from lab.paths import REPOSITORY, run_dir, state_dir
 from lab.plan import NodeKind
 from lab.process import Service
@@ -59,12 +64,21 @@ class Installation:
 
     def install(self) -> None:
         """Apply the CRDs and the operator's rights."""
-        base = REPOSITORY / "manifests/base"
-        self.kubectl("apply", "-k", str(REPOSITORY / "crds"))
-        definitions = [f"--filename={path}" for path in sorted((REPOSITORY / "crds").glob("*.metal.*.yaml"))]
-        self.kubectl("wait", "--for=condition=Established", "--timeout=60s", *definitions)
-        self.kubectl("apply", "-f", str(base / "namespace.yaml"))
-        self.kubectl("apply", "-n", NAMESPACE, "-f", str(base / "rbac.yaml"))
+        definitions = sorted((REPOSITORY / "crds").glob("*.metal.*.yaml"))
+        files = [*definitions, *(REPOSITORY / "manifests/base" / name for name in ("namespace.yaml", "rbac.yaml"))]
+        folder = _state(self.name) / "installed"
+        folder.mkdir(exist_ok=True)
+        for file in files:
+            shutil.copy(file, folder)
+        kustomization = {
+            "namespace": NAMESPACE,
+            "resources": [file.name for file in files],
+            "labels": [{"pairs": footprint.mark(self.name)}],
+        }
+        (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
+        self._apply(folder)
+        established = ("--for=condition=Established", "--timeout=60s")
+        self.kubectl("wait", *established, *(f"--filename={file}" for file in definitions))
 
     def start_operator(self, *, arguments: Sequence[str] = ()) -> None:
         """Start the operator with its ServiceAccount's rights, unless it runs, and wait until it is ready."""
@@ -118,13 +132,24 @@ class Installation:
 
     def apply_sample(self, which: str, node: str = "node-01", image: str = "raw") -> Path:
         """`kubectl apply -k` the sample files with this rack's values; returns the folder they are in."""
-        folder = samples.overlay(_state(self.name) / f"samples-{node}", which, self.site(node, image), node)
-        self.kubectl("apply", "-k", str(folder))
+        folder = self.samples_of(node)
+        samples.overlay(folder, which, self.site(node, image), node, labels=footprint.mark(self.name))
+        self._apply(folder)
         return folder
 
+    def samples_of(self, node: str) -> Path:
+        """The folder with a machine's sample files, as they were applied last."""
+        return _state(self.name) / f"samples-{node}"
+
+    def _apply(self, folder: Path) -> None:
+        if self.plane.kind is Kind.CURRENT:
+            footprint.require_free(self.plane, self.name, folder)
+        self.kubectl("apply", "-k", str(folder))
+
     def machine(self, name: str = "node-01") -> dict[str, Any]:
-        """A machine's record."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", "bmm", name, "-n", MACHINES, "-o", "json"))
+        """A machine's record; empty if nobody declared it."""
+        told = self.kubectl("get", "bmm", name, "-n", MACHINES, "--ignore-not-found", "-o", "json")
+        found: dict[str, Any] = json.loads(told or "{}")
         return found
 
     def _operator_is_ready(self) -> bool:
@@ -135,6 +160,16 @@ class Installation:
             return False
 
 
+def record_times(name: str) -> None:
+    """Keep, beside the laboratory's state and as long as that, what this command's stages took and what it built."""
+    times_file(name).write_text(json.dumps({"seconds": TIMES, "built": BUILT}, indent=2) + "\n")
+
+
+def times_file(name: str) -> Path:
+    """Where `record_times` writes: `seconds` by stage, in order, and `built`, empty if everything was cached."""
+    return _state(name) / "stages.json"
+
+
 def up(name: str, *, nodes: Sequence[NodeKind] | None = None) -> Installation:
     """Bring everything up, or what of it doesn't run."""
     installation = Installation(controlplane.up(name), racks.up(name, nodes))
@@ -143,28 +178,34 @@ def up(name: str, *, nodes: Sequence[NodeKind] | None = None) -> Installation:
     return installation
 
 
-def find(name: str) -> Installation | None:
-    """What is there of this name, None unless all of it is."""
-    plane = controlplane.find(name)
-    return Installation(plane, racks.load(name)) if plane is not None and name in racks.names() else None
-
-
-def phase_of(installation: Installation, node: str) -> str:
-    """A machine's phase; empty if nobody declared it."""
-    found = installation.plane.ctl("get", "bmm", node, "-n", MACHINES, "-o", "jsonpath={.status.phase}")
-    return found.stdout.strip() if found.returncode == 0 else ""
-
-
 def down(name: str) -> None:
-    """Remove everything that `up` made; the caches stay."""
-    stop(name)
-    racks.down(name)
+    """Remove everything that `up` made, each part whatever becomes of the others; the caches stay."""
+    together(lambda: stop(name), lambda: racks.down(name))
 
 
 def stop(name: str) -> None:
-    """Remove the operator and the control plane; the rack stays."""
-    Service("operator", _run(name)).stop()
+    """Remove the operator and the control plane, or what is ours in a cluster that stays; the rack stays."""
+    together(
+        lambda: Service("operator", _run(name)).stop(),
+        lambda: _leave(name),
+        lambda: _remove_folders(name),
+    )
+
+
+def _leave(name: str) -> None:
+    record = Record.of(name)
+    if record is not None and record.kind is Kind.CURRENT:
+        plane = controlplane.find(name)
+        if plane is None:
+            raise Unfit(
+                f"The cluster of laboratory {name} doesn't answer, so what was made in it is still there.",
+                f"run this again when it answers; or give it up: hack/control-plane down --name {name}",
+            )
+        footprint.remove(plane, name, NAMESPACE)
     controlplane.down(name)
+
+
+def _remove_folders(name: str) -> None:
     for folder in (_run(name), _state(name)):
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 
 from lab.console import stage
@@ -31,6 +32,8 @@ def remove(name: str, record: Record) -> None:
 def _kind(engine: str | None, *arguments: str) -> str:
     """Run kind; an `Unfit` with the end of what it says if it fails."""
     provider = {"KIND_EXPERIMENTAL_PROVIDER": "podman"} if engine == "podman" else {}
+    if shutil.which("kind") is None:
+        raise Unfit("kind isn't on the PATH any more.", "put it there, so that its cluster can be removed")
     done = subprocess.run(
         ["kind", *arguments], capture_output=True, text=True, check=False, env={**os.environ, **provider}
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lab import cache, console, debian
 from lab.paths import REPOSITORY
+from lab.system import Room
 
 FILES = REPOSITORY / "hack/os-image.d"
 NAME = f"debian-{debian.VERSION}"
@@ -23,6 +24,7 @@ ROOT_LABEL = "rackwright-root"
 """The root file system's; the files that GRUB and the kernel read name it too."""
 
 _TOOLS = ("dosfstools", "mtools", "fdisk", "qemu-utils")
+_NEEDS_GIB = 5
 _MIB = 1 << 20
 _SECTOR = 512
 _SECTORS_PER_MIB = _MIB // _SECTOR
@@ -111,6 +113,11 @@ def key() -> str:
     return cache.fingerprint([FILES, Path(debian.__file__), Path(__file__)])
 
 
+def room() -> list[Room]:
+    """The disk space that `ensure` will need."""
+    return cache.room_for("os-image", key(), _NEEDS_GIB)
+
+
 def ensure(*, refresh: bool = False) -> Path:
     """The folder with the images and `image.json`, built now unless it is there; `refresh`: with today's packages."""
     if refresh:
@@ -118,7 +125,7 @@ def ensure(*, refresh: bool = False) -> Path:
     if cache.is_built("os-image", key()):
         return cache.path_of("os-image", key())
     debian.require_builder("The OS image", _TOOLS)
-    return cache.built("os-image", key(), _build, needs_gib=5)
+    return cache.built("os-image", key(), _build, needs_gib=_NEEDS_GIB)
 
 
 def _build(folder: Path) -> None:

@@ -6,7 +6,6 @@ A pid alone can be another process's by the time it is used; the kernel's start 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import select
 import signal
@@ -95,11 +94,20 @@ class Service:
         else:
             died = lambda: self.pid is None  # noqa: E731
         if not wait_until(lambda: died() or ready(), seconds) or died():
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+            tail = self._end_of_log()
             self.stop()
-            raise Unfit(
-                f"{self.name} did not start within {seconds:.0f} s. The end of {self.log}:\n{tail}", f"read {self.log}"
-            )
+            raise Unfit(f"{self.name} did not start within {seconds:.0f} s. {tail}", f"read {self.log}")
+
+    def require(self) -> int:
+        """Its pid; an `Unfit` with its last words if it doesn't run."""
+        if (pid := self.pid) is None:
+            raise Unfit(f"{self.name} doesn't run. {self._end_of_log()}", f"read {self.log}")
+        return pid
+
+    def _end_of_log(self) -> str:
+        if not self.log.exists():
+            return "It has no log: it was never started."
+        return f"The end of {self.log}:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
     def kill(self, sign: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal, if it runs."""
@@ -135,8 +143,3 @@ def _leave() -> None:
     _collect()
     for child in _CHILDREN:
         child.returncode = 0
-
-
-def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel ends this child when its parent dies (prctl(2), PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -25,10 +25,11 @@ from pathlib import Path
 from lab import bmc, hypervisor, ipmi, network, system, venv
 from lab.console import stage
 from lab.domains import MEMORY_MIB
-from lab.errors import Unfit
+from lab.errors import Unfit, together
 from lab.paths import STATE, checked_name, run_dir, state_dir
 from lab.plan import OPERATOR_PORT, Node, NodeKind, Plan, default_nodes, first_free, host_interface_of, namespace_of
 from lab.process import Service
+from lab.system import Room
 from rackwright.netboot.dnsmasq import Leases, NetbootService, render
 
 PACKAGES = (
@@ -142,6 +143,8 @@ def up(name: str, kinds: Sequence[NodeKind] | None = None, *, operator_port: int
     with _alone(name):
         recorded = _recorded(name)
         plan = _settle(name, recorded.plan if recorded else None, kinds, operator_port)
+        if not _stands(name):
+            together(lambda: system.require_room(*room(name, plan.kinds)), lambda: _require_for(plan))
         password = recorded.password if recorded else secrets.token_urlsafe(12)  # 16 characters; IPMI takes 20
         if recorded is None:
             # Before anything is made: `down` and the next `up` know from it that the names are this rack's.
@@ -165,6 +168,30 @@ def up(name: str, kinds: Sequence[NodeKind] | None = None, *, operator_port: int
             with stage(f"IPMI BMCs at {', '.join(addresses)}"):
                 ipmi.start(plan, python, _USERNAME, password)
     return load(name)
+
+
+def check(name: str, kinds: Sequence[NodeKind] | None = None, *, operator_port: int | None = None) -> None:
+    """Refuse what `up` would refuse, room on a disk aside, before anything is made."""
+
+    def settle() -> None:
+        with _alone(name):
+            recorded = _recorded(name)
+            plan = _settle(name, recorded.plan if recorded else None, kinds, operator_port)
+            if not _stands(name):
+                _require_for(plan)
+
+    # Without iproute2, which is one of the packages, it can't be told yet.
+    together(_require_tun, *([network.require_capabilities, settle] if shutil.which("ip") else []))
+
+
+def room(name: str, kinds: Sequence[NodeKind] | None = None) -> list[Room]:
+    """The disk space that `up` will need."""
+    rooms = venv.room("rack")
+    if not _stands(name):
+        recorded = _recorded(name)
+        gib = _GIB_PER_NODE * len(recorded.plan.kinds if recorded else kinds or default_nodes())
+        rooms.append(Room(f"rack {name}", STATE / name, gib, "set XDG_STATE_HOME to a larger file system"))
+    return rooms
 
 
 def load(name: str) -> Rack:
@@ -216,22 +243,29 @@ def _require_host(name: str) -> None:
     """Everything that can be known to be missing before anything is changed, the cheapest first."""
     system.require_root("a rack")
     checked_name(name)
-    if not Path("/dev/net/tun").exists():
-        raise Unfit(
-            "There is no /dev/net/tun: a virtual machine can't be plugged into a network.",
-            "load the kernel module `tun`",
-        )
+    _require_tun()
     if missing := system.missing_packages(PACKAGES):
         with stage(f"Debian packages: {' '.join(missing)}", "20 s"):
             system.ensure_packages(PACKAGES)
     network.require_capabilities()
 
 
+def _require_tun() -> None:
+    if not Path("/dev/net/tun").exists():
+        raise Unfit(
+            "There is no /dev/net/tun: a virtual machine can't be plugged into a network.",
+            "load the kernel module `tun`",
+        )
+
+
+def _stands(name: str) -> bool:
+    return network.namespace_exists(name) or network.host_interface_exists(name)
+
+
 def _settle(name: str, recorded: Plan | None, kinds: Sequence[NodeKind] | None, port: int | None) -> Plan:
     """The plan: the recorded one if there is one, else a new one that nothing on the host contradicts."""
-    standing = network.namespace_exists(name) or network.host_interface_exists(name)
     if recorded is None:
-        if standing:
+        if _stands(name):
             raise Unfit(
                 f"{namespace_of(name)} or {host_interface_of(name)} exists, and no rack {name!r} is recorded.",
                 f"remove it with: hack/rack down --name {name}, or choose another name",
@@ -249,16 +283,17 @@ def _settle(name: str, recorded: Plan | None, kinds: Sequence[NodeKind] | None, 
                 f"Rack {name!r} exists with port {plan.operator_port} and {there}.",
                 f"leave these arguments out to use it, or remove it first with: hack/rack down --name {name}",
             )
-    if not standing:
-        if any(plan.subnet.overlaps(other) for other in network.routed()):
-            raise Unfit(
-                f"Rack {name!r} was made in {plan.subnet}, and the host routes that elsewhere now.",
-                f"make it anew: hack/rack down --name {name}, then up",
-            )
-        system.require_disk(plan.state, _GIB_PER_NODE * len(plan.kinds))
-        _require_memory(len(plan.kinds))
-        network.require_operator_port(plan)
+    if not _stands(name) and any(plan.subnet.overlaps(other) for other in network.routed()):
+        raise Unfit(
+            f"Rack {name!r} was made in {plan.subnet}, and the host routes that elsewhere now.",
+            f"make it anew: hack/rack down --name {name}, then up",
+        )
     return plan
+
+
+def _require_for(plan: Plan) -> None:
+    """What a rack that doesn't stand yet takes of the host, beside room on a disk."""
+    together(lambda: _require_memory(len(plan.kinds)), lambda: network.require_operator_port(plan))
 
 
 def _require_memory(nodes: int) -> None:

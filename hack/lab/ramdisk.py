@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lab import cache, console, debian, venv
 from lab.paths import REPOSITORY
+from lab.system import Room
 
 FILES = REPOSITORY / "hack/ramdisk.d"
 PLUGIN = REPOSITORY / "operator/rackwright_ipa"
@@ -31,6 +32,8 @@ _GLIBC_MINOR = 36
 """The suite's C library is 2.36: the newest that wheels may be built for."""
 _COMPRESSION = ("-comp", "zstd", "-Xcompression-level", "6", "-b", "64K")
 """Level 15 takes nine times as long and saves 5 %; larger blocks make a small read decompress more."""
+_LAYER_GIB, _GIB = 2, 1
+"""Disk space to build the large layer, and to build the rest."""
 _MODULES_FOLDER = "usr/local/lib/python3.11/dist-packages"
 """On the search path of Debian's interpreter even where the agent starts one without any environment."""
 
@@ -46,6 +49,16 @@ def key(extra_packages: Sequence[str] = ()) -> str:
     return cache.fingerprint([debian_key(extra_packages), FILES, PLUGIN, LOCK])
 
 
+def room() -> list[Room]:
+    """The disk space that `ensure` will need."""
+    if cache.is_built("ramdisk", key()):
+        return []
+    return [
+        *cache.room_for("ramdisk-debian", debian_key(), _LAYER_GIB),
+        *cache.room_for("ramdisk", key(), _GIB),
+    ]
+
+
 def ensure(extra_packages: Sequence[str] = (), *, refresh: bool = False) -> Path:
     """The folder with `vmlinuz` and `initrd`, built now unless it is there; `refresh` takes today's Debian packages."""
     if refresh:
@@ -55,9 +68,12 @@ def ensure(extra_packages: Sequence[str] = (), *, refresh: bool = False) -> Path
         return cache.path_of("ramdisk", key(extra_packages))
     debian.require_builder("The ramdisk", _TOOLS)
     layer = cache.built(
-        "ramdisk-debian", debian_key(extra_packages), lambda folder: _build_debian(folder, extra_packages), needs_gib=2
+        "ramdisk-debian",
+        debian_key(extra_packages),
+        lambda folder: _build_debian(folder, extra_packages),
+        needs_gib=_LAYER_GIB,
     )
-    return cache.built("ramdisk", key(extra_packages), lambda folder: _build(folder, layer), needs_gib=1)
+    return cache.built("ramdisk", key(extra_packages), lambda folder: _build(folder, layer), needs_gib=_GIB)
 
 
 def _build_debian(folder: Path, extra_packages: Sequence[str]) -> None:

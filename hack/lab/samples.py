@@ -7,7 +7,7 @@ rack, so what is applied is what the documentation shows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,13 @@ class Site:
     """One line of an OpenSSH public key."""
 
 
-def overlay(folder: Path, machine: str, site: Site, node: str = NODE) -> Path:
+def overlay(
+    folder: Path, machine: str, site: Site, node: str = NODE, *, labels: Mapping[str, str] | None = None
+) -> Path:
     """Fill a folder for `kubectl apply -k`: the samples, `machine` as one of the three files, the site's values.
 
-    For another node than the samples' it is as if somebody had searched and replaced the name.
+    `labels` are put on every object. For another node than the samples' it is as if somebody had searched and replaced
+    the name.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     image = IMAGE if site.image_format == "raw" else f"{IMAGE}-{site.image_format}"
@@ -53,6 +56,7 @@ def overlay(folder: Path, machine: str, site: Site, node: str = NODE) -> Path:
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [*_SHARED, machine],
+        "labels": [{"pairs": dict(labels)}] if labels else [],
         "patches": [
             _patch(
                 "OperatingSystemImage",

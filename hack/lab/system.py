@@ -8,9 +8,11 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from lab.errors import Unfit
+from lab.errors import Unfit, together
 
 
 def require_root(what: str, why: str = "it makes network namespaces, bridges and virtual machines") -> None:
@@ -19,11 +21,41 @@ def require_root(what: str, why: str = "it makes network namespaces, bridges and
         raise Unfit(f"{what} needs root: {why}.", "run it again with sudo")
 
 
-def require_disk(folder: Path, gib: float) -> None:
-    """Refuse to go on with less than so many GiB free."""
-    free = shutil.disk_usage(folder).free / 2**30
-    if free < gib:
-        raise Unfit(f"{free:.1f} GiB are free under {folder}, {gib:.0f} GiB are needed.", "free some space there")
+@dataclass(frozen=True)
+class Room:
+    """Disk space that something is about to need."""
+
+    what: str
+    folder: Path
+    """Where; it needn't exist yet."""
+    gib: float
+    elsewhere: str = ""
+    """What a person does who has more space on another file system, as an alternative."""
+
+
+def require_room(*rooms: Room) -> None:
+    """Refuse to go on unless each file system has room for all that is to be put on it."""
+    shared: dict[int, list[Room]] = {}
+    for room in rooms:
+        shared.setdefault(_existing(room.folder).stat().st_dev, []).append(room)
+    together(*(partial(_require_room, on_one) for on_one in shared.values()))
+
+
+def _require_room(rooms: Sequence[Room]) -> None:
+    free, needed = shutil.disk_usage(_existing(rooms[0].folder)).free / 2**30, sum(room.gib for room in rooms)
+    if free < needed:
+        folders = " and ".join(dict.fromkeys(str(room.folder) for room in rooms))
+        of_it = ", ".join(f"{room.what} {room.gib:g}" for room in rooms)
+        others = dict.fromkeys(room.elsewhere for room in rooms if room.elsewhere)
+        raise Unfit(
+            f"{free:.1f} GiB are free under {folders}, {needed:g} GiB are needed: {of_it}.",
+            ", or ".join(["free some space there", *others]),
+        )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def port_is_free(host: str, port: int) -> bool:
@@ -48,6 +80,8 @@ def require_port(host: str, port: int, what: str) -> None:
 
 def missing_packages(packages: Sequence[str]) -> list[str]:
     """Those of the Debian packages that are not installed."""
+    if shutil.which("dpkg-query") is None:
+        raise Unfit("This machine has no dpkg: it isn't Debian or derived from it.", "run it on Debian 12")
     answer = subprocess.run(
         ["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n", *packages],
         capture_output=True,

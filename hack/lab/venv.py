@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab import cache
+from lab import cache, console
 from lab.errors import Unfit
 from lab.paths import REPOSITORY
+from lab.system import Room
 
 LOCKS = REPOSITORY / "hack/requirements"
+NEEDS_GIB = 1
 
 
 def key(name: str) -> str:
@@ -19,7 +21,7 @@ def key(name: str) -> str:
     return cache.fingerprint([LOCKS / f"{name}.txt", sys.version])
 
 
-def ensure(name: str) -> Path:
+def ensure(name: str = "dev") -> Path:
     """The interpreter of the environment that `hack/requirements/NAME.txt` pins, made now unless it is there."""
     if sys.version_info < (3, 11):  # noqa: UP036 (whatever python3 is there may start this)
         raise Unfit(f"Python {sys.version.split()[0]} is too old.", "use Python 3.11 or newer")
@@ -44,14 +46,25 @@ def ensure(name: str) -> Path:
                     tail = "\n".join(log.read_text().splitlines()[-8:])
                     raise Unfit(f"The Python environment {name!r} could not be made:\n{tail}", f"read {log}")
 
-    return cache.built(f"venv-{name}", key(name), build, needs_gib=1) / "bin/python"
+    return cache.built(f"venv-{name}", key(name), build, needs_gib=NEEDS_GIB) / "bin/python"
+
+
+def room(name: str = "dev") -> list[Room]:
+    """The disk space that making it will need."""
+    return cache.room_for(f"venv-{name}", key(name), NEEDS_GIB)
+
+
+def is_entered(name: str = "dev") -> bool:
+    """Whether this process runs in the environment."""
+    return Path(sys.prefix).resolve() == cache.path_of(f"venv-{name}", key(name)).resolve()
 
 
 def enter(name: str = "dev") -> None:
     """Go on in the project's environment, with the project's own packages: replaces this process unless it is there."""
     python = ensure(name)
     paths = [str(REPOSITORY / "operator"), str(REPOSITORY / "hack")]
-    if Path(sys.prefix).resolve() != python.parents[1].resolve():
+    if not is_entered(name):
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+        console.hand_on()
         os.execv(python, [str(python), *sys.argv])  # noqa: S606 (the same command, where its libraries are)
     sys.path[:0] = [path for path in paths if path not in sys.path]

@@ -19,7 +19,7 @@ import pytest
 from lab import controlplane
 from lab.controlplane import ControlPlane, Requests
 from lab.controlplane_access import sum_requests
-from lab.controlplane_build import MODULE, build_flags
+from lab.controlplane_build import MODULE, build_flags, needed_go
 from lab.controlplane_choice import Choice, Kind, Surroundings, choose, look_around
 from lab.controlplane_services import services
 from lab.errors import Unfit
@@ -80,7 +80,14 @@ def test_a_build_is_the_last_resort() -> None:
 def test_a_machine_that_offers_nothing_is_refused_with_a_remedy() -> None:
     with pytest.raises(Unfit, match="offers no control plane") as refused:
         choose(Surroundings())
-    assert "install the Go" in refused.value.remedy
+    assert f"install Go {needed_go()} or newer" in refused.value.remedy
+
+
+def test_a_go_that_is_too_old_is_passed_over_and_named() -> None:
+    with pytest.raises(
+        Unfit, match=r"`go version` says go1\.21\.0 linux/amd64, older than the 1\.\d+\.\d that is needed"
+    ):
+        choose(Surroundings(go="go version go1.21.0 linux/amd64"))
 
 
 @pytest.fixture

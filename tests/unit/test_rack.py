@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab import bmc, chassis
+from lab import authority, bmc, chassis
 from lab.domains import domain_xml, make_disks
 from lab.errors import Unfit
 from lab.plan import POOL, Bus, Firmware, NodeKind, Plan, Protocol, default_nodes, first_free, subnets
@@ -182,11 +182,11 @@ def test_disks_are_sparse_and_keep_their_contents(tmp_path: Path) -> None:
 
 
 def test_the_authority_signs_for_its_own_address_only(tmp_path: Path) -> None:
-    ca, certificate, key = bmc.issue("rack a", IPv4Address("198.18.1.1"))
+    ca, certificate, key = authority.issue("rack a", IPv4Address("198.18.1.1"))
     (tmp_path / "bmc.pem").write_text(certificate + key)
     assert handshake(tmp_path / "bmc.pem", ca, "198.18.1.1") is None
     assert "IP address mismatch" in str(handshake(tmp_path / "bmc.pem", ca, "198.18.1.2"))
-    other, _, _ = bmc.issue("rack b", IPv4Address("198.18.1.1"))
+    other, _, _ = authority.issue("rack b", IPv4Address("198.18.1.1"))
     assert handshake(tmp_path / "bmc.pem", other, "198.18.1.1") is not None
 
 
