@@ -56,7 +56,7 @@ class Boots(Protocol):
         """The boot of this machine, if there is one."""
 
     def knows(self, mac: str) -> bool:
-        """Whether a machine with this canonical MAC address was declared, booted by us or not."""
+        """Whether a known machine has this network card, booted by us or not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,12 +133,12 @@ BMCAddress = Annotated[
                 (
                     # HOST is a name, an IPv4 address or an IPv6 address in brackets.
                     (
-                        "self.matches('^redfish[+]https?://([^/?#]*@)?"
+                        "self.matches('^(redfish[+]https?|ipmi)://([^/?#]*@)?"
                         "([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?(/[^ ?#]*)?$')"
                     ),
                     (
                         "must be an address with a known scheme: redfish+https://HOST/redfish/v1/Systems/ID "
-                        "(redfish+http:// without TLS)"
+                        "(redfish+http:// without TLS), or ipmi://HOST"
                     ),
                 ),
                 (

@@ -143,6 +143,8 @@ def _shown(row: Row, step: Action | Pause, world: World) -> tuple[Row, Action | 
 
 
 def _observed(world: World, status: BareMetalMachineStatus) -> BareMetalMachineStatus:
+    if status.hardware is None and world.seen.inventory is not None:
+        status = status.model_copy(update={"hardware": world.seen.inventory})
     if status.power is world.seen.power:
         return status
     return status.model_copy(update={"power": world.seen.power, "powered_at": world.now})
