@@ -262,6 +262,58 @@ def test_a_machine_at_rest_boots_its_disk() -> None:
     assert cache.by_mac([MAC]) is None
 
 
+# --- what is recognised -------------------------------------------------------------------------------------------
+
+INSPECTED = {"hardware": {"serial": "SN0007", "vendor": "Contoso", "model": "R1", "macAddresses": [MAC, OTHER_MAC]}}
+
+
+def test_a_machine_that_was_inspected_is_known_by_every_card() -> None:
+    cache, node = Cache(), machine(status=INSPECTED)
+    cache.put(node)
+    assert cache.knows(MAC)
+    assert cache.knows(OTHER_MAC)
+    assert cache.twin_of(machine("another", mac=OTHER_MAC, bmc=OTHER_BMC, created=LATE)) is None, "it may be declared"
+    cache.remove(node.key, node.uid)
+    assert not cache.knows(OTHER_MAC)
+
+
+def test_a_card_that_was_taken_out_is_forgotten() -> None:
+    cache = Cache()
+    cache.put(machine(status=INSPECTED))
+    cache.put(machine(version=2, status={"hardware": {"macAddresses": [MAC]}}))
+    assert not cache.knows(OTHER_MAC)
+
+
+@pytest.mark.parametrize("trait", [f"mac {OTHER_MAC}", "bmc 10.0.0.7", "serial ('Contoso', 'R1', 'SN0007')"])
+def test_whoever_may_be_the_same_is_found(trait: str) -> None:
+    cache, node = Cache(), machine(status=INSPECTED)
+    cache.put(node)
+    assert cache.resembling([trait, "mac 52:54:00:00:00:99"]) == [node]
+
+
+def test_what_is_known_of_a_machine_tells_whether_somebody_uses_it() -> None:
+    remembered = {"annotations": {"metal.rackwright.io/installed": "{}"}}
+    assert not machine(status=INSPECTED).known().in_use
+    assert machine(status={"owner": "team"}).known().in_use
+    assert machine(status={"phase": "Broken", "installed": {}}).known().in_use
+    assert machine(metadata=remembered).known().in_use
+
+
+def test_machines_that_wait_for_acceptance_are_counted_by_namespace() -> None:
+    cache, waits = Cache(), {"accepted": False}
+    cache.put(machine("a", spec=waits))
+    cache.put(machine("b", spec=waits, mac=OTHER_MAC, status={"phase": "New"}))
+    cache.put(machine("c", metadata={"namespace": "rack-b"}, spec=waits))
+    cache.put(machine("d"))
+    assert (cache.new_machines("rack-a"), cache.new_machines("rack-b"), cache.new_machines()) == (2, 1, 3)
+    cache.put(machine("a", version=2))
+    cache.put(machine("b", version=2, spec=waits, status={"phase": "Commissioning"}))
+    assert cache.new_machines("rack-a") == 0
+    gone = machine("c", metadata={"namespace": "rack-b"}, spec=waits)
+    cache.remove(gone.key, gone.uid)
+    assert cache.new_machines() == 0
+
+
 def test_a_mac_address_that_two_claim_is_the_olders() -> None:
     cache = Cache()
     cache.put(machine("younger", created=LATE, bmc=OTHER_BMC, status=in_operation(*IN_RAMDISK[0])))
