@@ -7,10 +7,13 @@ from pathlib import Path
 from lab import cache, controlplane, controlplane_build, installation, osimage, paths, ramdisk, system
 from lab import rack as racks
 from lab.console import TIMES, stage
+from lab.errors import Unfit
 from lab.follow import follow, ssh
+from lab.installation import ENLISTING, MACHINES, Installation
+from lab.process import wait_until
 from lab.samples import ALLOCATED, DECLARED, DEPLOYED
 
-NODE = "node-01"
+NODE, STRANGER = "node-01", "node-02"
 _PLAN = """\
 This brings up, on this machine and removed again by `hack/demo down`:
 
@@ -26,8 +29,11 @@ This brings up, on this machine and removed again by `hack/demo down`:
 """
 
 
-def up(name: str, *, release: bool) -> None:
-    """Bring everything up, follow the machine to Deployed, and back to Ready if asked to."""
+def up(name: str, *, release: bool, enlist: bool) -> None:
+    """Bring everything up, follow the machine to Deployed, and back to Ready if asked to.
+
+    With `enlist`, a machine that nobody declared introduces itself, too.
+    """
     system.require_disk(paths.STATE.parent if paths.STATE.parent.exists() else Path("/"), 3)
     packages = system.missing_packages(racks.PACKAGES)
     print(
@@ -53,7 +59,10 @@ def up(name: str, *, release: bool) -> None:
     with stage("CRDs and rights"):
         here.install()
     with stage("operator"):
-        here.start_operator()
+        if enlist:
+            here.allow_enlistment()
+            here.operator.stop()  # one that runs may have been started without
+        here.start_operator(arguments=ENLISTING if enlist else ())
 
     phase = installation.phase_of(here, NODE)
     if phase not in ("Allocated", "Deploying", "Deployed"):
@@ -78,7 +87,9 @@ def up(name: str, *, release: bool) -> None:
             verified = "verified" if disk["verified"] else "NOT VERIFIED"
             print(f"    {disk['device']} {disk['serial']}: {disk['method']}, {verified}. {disk['message']}")
 
-    print(f"\n{here.kubectl('get', 'bmm', '-A')}")
+    if enlist:
+        _enlist(here)
+    print(f"\n{here.kubectl('get', 'bmm', '-A', *(['-o', 'wide'] if enlist else []))}")
     print(f"""Look around:
     eval "$(hack/control-plane env --name {name})"
     kubectl get bmm -A -w                          # watch it
@@ -96,3 +107,15 @@ Three things to try (the manifests with this rack's values are in {folder}):
     hack/demo down                                 # removes all of it, keeps the caches
 """)
     print("Took: " + ", ".join(f"{title} {seconds:.0f} s" for title, seconds in TIMES.items() if seconds >= 1))
+
+
+def _enlist(here: Installation) -> None:
+    """Switch on the machine that nobody declared, and wait until it has introduced itself."""
+    serial = here.rack.node(STRANGER).serial.lower()
+    if installation.phase_of(here, serial):
+        return
+    with stage(f"{STRANGER}, which nobody declared: switched on → {MACHINES}/{serial} New, off again", "2 min"):
+        here.rack.press_power(STRANGER)
+        if not wait_until(lambda: here.rack.power(STRANGER) == "Off", 900):
+            raise Unfit(f"{STRANGER} did not switch itself off", f"read {here.rack.node(STRANGER).console}")
+        follow(here, serial, until=["New"], seconds=60)

@@ -95,12 +95,14 @@ class Machine:
         return FINALIZER in self.finalizers
 
     @property
-    def precedence(self) -> tuple[bool, str, str]:
-        """Sorts first whom a MAC address or BMC belongs to that two claim: who holds data, then the older.
+    def precedence(self) -> tuple[bool, bool, str, str]:
+        """Sorts first whom a MAC address or BMC belongs to that two claim: who holds data, who is trusted, the older.
 
-        So a mistake in another record, however old, never reaches a machine that somebody uses.
+        So a mistake in another record, however old, never reaches a machine that somebody uses; and a machine that
+        enlisted itself gives way to the record that somebody declares for it.
         """
-        return self.status.installed is None and self.evidence is None, self.created, self.uid
+        unused = self.status.installed is None and self.evidence is None
+        return unused, not self.spec.accepted, self.created, self.uid
 
     @property
     def is_new(self) -> bool:

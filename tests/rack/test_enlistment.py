@@ -9,8 +9,6 @@ import json
 from collections.abc import Iterator
 
 import pytest
-import sushy
-from tests.rack.test_rack_itself import system_of
 
 from lab import installation
 from lab.follow import follow
@@ -34,11 +32,6 @@ def here(rack: Rack) -> Iterator[Installation]:
         installation.stop(rack.name)
 
 
-def press_power(here: Installation, node: Node) -> None:
-    """Switch it on as it is: its firmware tries the network first."""
-    system_of(here.rack, node).reset_system(sushy.ResetType.ON)
-
-
 def written(node: Node) -> list[int]:
     """When something was last written to its disks."""
     return [disk.backing.stat().st_mtime_ns for disk in node.disks]
@@ -47,7 +40,7 @@ def written(node: Node) -> list[int]:
 def test_a_machine_that_nobody_declared_introduces_itself_and_is_accepted_by_one_patch(here: Installation) -> None:
     node = here.rack.nodes[0]
     name, before = node.serial.lower(), written(node)
-    press_power(here, node)
+    here.rack.press_power(node)
     assert wait_until(lambda: here.rack.power(node) == "Off", BOOT), here.rack.console(node)[-3000:]
 
     record = here.machine(name)
@@ -71,7 +64,7 @@ def test_a_machine_that_nobody_declared_introduces_itself_and_is_accepted_by_one
 
     # While it waits, it is nobody's business what it boots.
     printed = len(here.rack.console(node))
-    press_power(here, node)
+    here.rack.press_power(node)
     assert wait_until(lambda: PASSED_ON in here.rack.console(node)[printed:], BOOT), here.rack.console(node)[-3000:]
     here.rack.hard_off(node)
     assert here.kubectl("get", "bmm", "-n", MACHINES, "-o", "name").split() == [

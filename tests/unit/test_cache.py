@@ -198,6 +198,24 @@ def test_a_machine_is_nobodys_twin_once_the_other_is_gone_or_has_another_address
         assert cache.twin_of(younger) is None
 
 
+def test_a_machine_that_enlisted_itself_gives_way_to_the_record_that_somebody_declares_for_it() -> None:
+    cache, enlisted = Cache(), machine("sn0007", created=EARLY, spec={"accepted": False}, status={"phase": "New"})
+    declared = machine("node-07", created=LATE)
+    cache.put(enlisted)
+    assert cache.put(declared) == {enlisted.key, declared.key}
+    assert cache.twin_of(enlisted) == declared.key
+    assert cache.twin_of(declared) is None
+
+
+def test_a_machine_that_holds_data_gives_way_to_nobody_even_if_it_is_not_accepted_any_more() -> None:
+    cache, used = Cache(), machine("used", created=LATE, spec={"accepted": False}, status={"installed": {}})
+    declared = machine("node-07", created=EARLY)
+    cache.put(used)
+    cache.put(declared)
+    assert cache.twin_of(used) is None
+    assert cache.twin_of(declared) == used.key
+
+
 def test_machines_without_a_bmc_or_mac_address_are_nobodys_twins() -> None:
     live = {"deployment": {"existing": True}, "allocation": {"owner": "team"}, "bmc": None, "bootMACAddress": None}
     cache = Cache()
