@@ -73,6 +73,10 @@ class _Recent(Generic[T]):
         if len(self._entries) > REMEMBERED:
             self._entries.popitem(last=False)
 
+    def forget(self, mac: str) -> None:
+        """Remember nothing of this one."""
+        self._entries.pop(mac, None)
+
 
 class Enlister:
     """Enlistment, switched on (`agent.strangers.Strangers`)."""
@@ -226,6 +230,8 @@ class Enlister:
             self._observer.kept(machine, KeptInventory(NO_OPERATION, inspection.summary, tuple(report.disks)))
             self._wake(machine.uid)
         self._remember(stranger, machine.uid)
+        for mac in stranger.hardware.mac_addresses:
+            self._invitations.forget(mac)  # they led somewhere: should its record be deleted, it is invited anew
         self._metrics.enlistment(outcome)
         return Enlisted(machine.uid)
 

@@ -288,6 +288,17 @@ def test_a_card_is_invited_a_few_times_and_then_not_for_an_hour(
     assert here.enlister.welcome(CARD) is Welcome.OPEN
 
 
+async def test_invitations_that_led_somewhere_are_not_held_against_a_machine(here: Surroundings) -> None:
+    for _ in range(3):
+        here.enlister.invited(CARD)
+        assert isinstance(await here.enlister.introduce(report(serial="SN0002")), Enlisted)
+        machine = here.cache.get(Key(NAMESPACE, "sn0002"))
+        assert machine is not None
+        here.cache.remove(machine.key, machine.uid)
+        del here.stored["sn0002"]
+    assert here.enlister.welcome(CARD) is Welcome.OPEN
+
+
 async def test_made_up_cards_cost_nothing_that_lasts(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enlist, "REMEMBERED", 100)
     here.declare("node-07", mac=CARD)
