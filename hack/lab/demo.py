@@ -14,13 +14,14 @@ from lab import rack as racks
 from lab.console import TIMES, stage, tell
 from lab.errors import Unfit, together
 from lab.follow import follow, ssh
-from lab.installation import Installation
+from lab.installation import ENLISTING, MACHINES, Installation
 from lab.plan import NodeKind, default_nodes
+from lab.process import wait_until
 from lab.samples import DECLARED
 from lab.stages import RETURNED, UNMARKED, Arrived, Go, Stop, next_stage, patch
 from lab.system import Room
 
-NODE = "node-01"
+NODE, STRANGER = "node-01", "node-02"
 NAME = "demo"
 _PLAN = """\
 This brings up, on this machine and removed again by `{command} down`:
@@ -50,6 +51,8 @@ class Asked:
     nodes: int | None = None
     port: int | None = None
     """As in `hack/rack`."""
+    enlist: bool = False
+    """A machine that nobody declared introduces itself, too."""
 
     @property
     def command(self) -> str:
@@ -130,7 +133,10 @@ def _install(asked: Asked) -> Installation:
     with stage("CRDs and rights"):
         here.install()
     with stage("operator"):
-        here.start_operator()
+        if asked.enlist:
+            here.allow_enlistment()
+            here.operator.stop()  # one that runs may have been started without
+        here.start_operator(arguments=ENLISTING if asked.enlist else ())
     return here
 
 
@@ -150,6 +156,9 @@ def _tour(asked: Asked, here: Installation) -> None:
         for disk in here.machine(NODE)["status"]["erasure"]:
             verified = "verified" if disk["verified"] else "NOT VERIFIED"
             print(f"    {disk['device']} {disk['serial']}: {disk['method']}, {verified}. {disk['message']}")
+
+    if asked.enlist:
+        _enlist(here)
 
 
 def _to_deployed(asked: Asked, here: Installation) -> None:
@@ -173,7 +182,7 @@ def _afterwards(asked: Asked, here: Installation) -> str:
     """What there is, and what to try with it."""
     installed = "{.status.installed.addresses[0]}"
     return f"""
-{here.kubectl("get", "bmm", "-A")}
+{here.kubectl("get", "bmm", "-A", *(["-o", "wide"] if asked.enlist else []))}
 Look around:
     {asked.environment}
     kubectl get bmm -A -w                          # watch it
@@ -191,3 +200,15 @@ Three things to try (the manifests with this rack's values are in {here.samples_
 
     {asked.command} down                                 # removes all of it, keeps the caches
 """
+
+
+def _enlist(here: Installation) -> None:
+    """Switch on the machine that nobody declared, and wait until it has introduced itself."""
+    serial = here.rack.node(STRANGER).serial.lower()
+    if here.machine(serial):
+        return
+    with stage(f"{STRANGER}, which nobody declared: switched on → {MACHINES}/{serial} New, off again", "2 min"):
+        here.rack.press_power(STRANGER)
+        if not wait_until(lambda: here.rack.power(STRANGER) == "Off", 900):
+            raise Unfit(f"{STRANGER} did not switch itself off", f"read {here.rack.node(STRANGER).console}")
+        follow(here, serial, until=["New"], seconds=60)

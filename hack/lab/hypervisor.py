@@ -144,6 +144,11 @@ def power(plan: Plan, node: Node) -> str:
     return "Off" if done.stdout.strip() == "shut off" else "On"
 
 
+def press_power(plan: Plan, node: Node) -> None:
+    """Press its power button; it is off."""
+    _must(_virsh(plan, "start", node.domain), plan)
+
+
 def hard_off(plan: Plan, node: Node) -> None:
     """Cut a machine's power behind its BMC's back, as a pulled plug does; nothing happens to one that is off."""
     done = _virsh(plan, "destroy", node.domain)

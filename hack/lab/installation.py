@@ -33,6 +33,8 @@ NAMESPACE = "rackwright-system"
 ACCOUNT = "rackwright"
 MACHINES = "machines"
 """The namespace of the samples' machines."""
+ENLISTING = ("--enlist-namespace", MACHINES)
+"""The operator's arguments for machines that introduce themselves."""
 _FOLDER = "operator"
 
 
@@ -79,6 +81,11 @@ class Installation:
         self._apply(folder)
         established = ("--for=condition=Established", "--timeout=60s")
         self.kubectl("wait", *established, *(f"--filename={file}" for file in definitions))
+
+    def allow_enlistment(self) -> None:
+        """Let the operator create machines where `ENLISTING` has it create them."""
+        self.kubectl("apply", "-f", str(samples.SAMPLES / "machines-namespace.yaml"))
+        self.kubectl("apply", "-f", str(REPOSITORY / "manifests/overlays/enlistment/rbac.yaml"))
 
     def start_operator(self, *, arguments: Sequence[str] = ()) -> None:
         """Start the operator with its ServiceAccount's rights, unless it runs, and wait until it is ready."""
@@ -170,11 +177,13 @@ def times_file(name: str) -> Path:
     return _state(name) / "stages.json"
 
 
-def up(name: str, *, nodes: Sequence[NodeKind] | None = None) -> Installation:
+def up(name: str, *, nodes: Sequence[NodeKind] | None = None, enlisting: bool = False) -> Installation:
     """Bring everything up, or what of it doesn't run."""
     installation = Installation(controlplane.up(name), racks.up(name, nodes))
     installation.install()
-    installation.start_operator()
+    if enlisting:
+        installation.allow_enlistment()
+    installation.start_operator(arguments=ENLISTING if enlisting else ())
     return installation
 
 

@@ -129,6 +129,10 @@ class Rack:
         """`On`, `Off` or `Unknown`, as the hypervisor knows it, whatever the BMC says."""
         return hypervisor.power(self.plan, self.node(node))
 
+    def press_power(self, node: Node | str) -> None:
+        """Press the machine's power button, as a person does who stands before it: it boots from the network."""
+        hypervisor.press_power(self.plan, self.node(node))
+
     def hard_off(self, node: Node | str) -> None:
         """Pull the machine's plug, behind its BMC's back."""
         hypervisor.hard_off(self.plan, self.node(node))

@@ -164,7 +164,8 @@ def _build_agent(root: Path, image: Path, debian_root: Path, log: Path) -> None:
     debian.lay(FILES / "root", root)
     wanted = root / "etc/systemd/system/multi-user.target.wants"
     wanted.mkdir()
-    (wanted / "ironic-python-agent.service").symlink_to("../ironic-python-agent.service")
+    for unit in ("ironic-python-agent.service", "enlist.service"):
+        (wanted / unit).symlink_to(f"../{unit}")
     _compile(modules, debian_root, log)
     _squash(root, image, log, "-all-root")
     shutil.rmtree(root)

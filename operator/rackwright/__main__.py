@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rackwright import app
+from rackwright.enlist import EnlistmentSettings
 from rackwright.lifecycle.world import Policy
 from rackwright.netboot import dnsmasq
 from rackwright.netboot.script import RamdiskSettings
@@ -57,6 +58,9 @@ def _run(options: argparse.Namespace) -> int:
             poll=timedelta(seconds=options.power_poll),
             retry_base=timedelta(seconds=options.retry_base),
         ),
+        enlistment=EnlistmentSettings(options.enlist_namespace, options.enlist_at_most)
+        if options.enlist_namespace
+        else None,
     )
     return asyncio.run(app.run(settings))
 
@@ -123,6 +127,12 @@ def _base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a number, 1 or more")
+    return int(text)
+
+
 def _folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
@@ -167,6 +177,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--agent-insecure-skip-tls-verify", action="store_true",
         help="have the ramdisk accept any certificate of this operator and of image servers",
+    )  # fmt: skip
+    run.add_argument(
+        "--enlist-namespace", metavar="NAME",
+        help="give machines that nobody declared and that boot from the network a record there, to be accepted "
+        "(default: they are left alone)",
+    )  # fmt: skip
+    run.add_argument(
+        "--enlist-at-most", type=_count, default=50, metavar="N",
+        help="machines that may wait there for acceptance (default %(default)s)",
     )  # fmt: skip
     run.add_argument("--kernel-argument", action="append", default=[], help="one more for the ramdisk; repeatable")
     run.add_argument(

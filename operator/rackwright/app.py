@@ -27,12 +27,14 @@ from rackwright.agent.tokens import KEY_BYTES, Tokens
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.bmcs import BMCs
 from rackwright.cache import Cache, Key
+from rackwright.enlist import Enlister, EnlistmentSettings
 from rackwright.events import Events
 from rackwright.execute import MACHINES, Executor, Means
 from rackwright.install import phone_home
 from rackwright.kube import Cluster, ClusterError, Conflict, connected
 from rackwright.lease import Leadership
 from rackwright.lifecycle.world import Policy
+from rackwright.metrics import Metrics
 from rackwright.netboot.api import BootScripts
 from rackwright.netboot.files import Files
 from rackwright.netboot.script import RamdiskSettings
@@ -68,6 +70,8 @@ class Settings:
     bmc_concurrency: int = 32
     grace: float = 60.0
     policy: Policy = field(default_factory=Policy)
+    enlistment: EnlistmentSettings | None = None
+    """None: machines that nobody declared are left alone."""
 
 
 class Operator:
@@ -102,22 +106,38 @@ class Operator:
             observer=self._observer,
             means=Means(settings.base_url, settings.grace),
         )
+        events = Events(cluster, socket.gethostname())
         self._reconciler = Reconciler(
             cluster=cluster,
             cache=self._cache,
             queue=self._queue,
             observer=self._observer,
             executor=executor,
-            events=Events(cluster, socket.gethostname()),
+            events=events,
             may_act=leadership.holds,
         )
         self._first_boots = FirstBoots(self._cache, tokens, self._observer, self._reconciler)
+        self._metrics = Metrics(new_machines=self._cache.new_machines)
+        self._enlister = None
+        if settings.enlistment is not None:
+            self._enlister = Enlister(
+                settings=settings.enlistment,
+                cluster=cluster,
+                cache=self._cache,
+                observer=self._observer,
+                events=events,
+                metrics=self._metrics,
+                seen=self._reconciler.seen,
+                wake=self._reconciler.wake,
+                may_act=leadership.holds,
+            )
         self._agents = AgentAPI(
             boots=self._cache,
             sessions=self._sessions,
             tokens=tokens,
             wake=self._reconciler.wake,
             persisted=self._reconciler.inspection_kept,
+            strangers=self._enlister,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -142,6 +162,7 @@ class Operator:
                 self._watch(stop, watching),
                 self._resync(),
                 self._queue.run_timers(),
+                *([self._enlister.tell()] if self._enlister is not None else []),
             )
         ]
         try:
@@ -225,10 +246,15 @@ class Operator:
     def _web(self) -> Any:
         return server.build(
             agent=self._agents,
-            scripts=BootScripts(boots=self._cache, settings=self._settings.ramdisk, unready=self._unready),
+            scripts=BootScripts(
+                boots=self._cache,
+                settings=self._settings.ramdisk,
+                unready=self._unready,
+                strangers=self._enlister,
+            ),
             files=Files(self._settings.folders),
             unready=self._unready,
-            extra=[phone_home.route(self._first_boots)],
+            extra=[phone_home.route(self._first_boots), *self._metrics.routes()],
         )
 
 

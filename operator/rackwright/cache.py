@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,9 +21,10 @@ from rackwright.api import FINALIZER, FORCE_DELETE_ANNOTATION, INSTALLED_ANNOTAT
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
 from rackwright.install.image import root_device
+from rackwright.inventory.enlistment import Known, bmc_host, mac_trait, traits
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Stage
-from rackwright.power.address import bmc_key
+from rackwright.power.address import bmc_key, parse
 from rackwright.power.port import PowerError
 
 _IN_RAMDISK = frozenset({Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE, Stage.ERASE_DISKS, Stage.OPEN_RESCUE})
@@ -59,6 +61,8 @@ class Machine:
     """Who set `spec.locked`, where the API server's field managers tell."""
     claims: frozenset[str] = frozenset()
     """What only one machine may have: its boot MAC address and its BMC."""
+    traits: frozenset[str] = frozenset()
+    """What it may be recognised by when it introduces itself: all of its network cards, its BMC, its serial number."""
 
     @classmethod
     def read(cls, item: Mapping[str, Any]) -> Machine:
@@ -67,6 +71,7 @@ class Machine:
         annotations = metadata.get("annotations") or {}
         try:
             spec = BareMetalMachineSpec.model_validate(item.get("spec") or {})
+            status = BareMetalMachineStatus.model_validate(item.get("status") or {})
             return cls(
                 key=Key(metadata["namespace"], metadata["name"]),
                 uid=metadata["uid"],
@@ -74,7 +79,7 @@ class Machine:
                 generation=metadata.get("generation", 0),
                 created=metadata.get("creationTimestamp", ""),
                 spec=spec,
-                status=BareMetalMachineStatus.model_validate(item.get("status") or {}),
+                status=status,
                 raw_status=item.get("status") or {},
                 deleting="deletionTimestamp" in metadata,
                 force_delete=annotations.get(FORCE_DELETE_ANNOTATION) == "true",
@@ -82,6 +87,7 @@ class Machine:
                 evidence=_evidence(annotations.get(INSTALLED_ANNOTATION)),
                 locked_by=_manager_of_lock(metadata) if spec.locked else None,
                 claims=_claims(spec),
+                traits=traits(_macs(spec, status), _bmc_host(spec), status.hardware),
             )
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
@@ -93,12 +99,32 @@ class Machine:
         return FINALIZER in self.finalizers
 
     @property
-    def precedence(self) -> tuple[bool, str, str]:
-        """Sorts first whom a MAC address or BMC belongs to that two claim: who holds data, then the older.
+    def precedence(self) -> tuple[bool, bool, str, str]:
+        """Sorts first whom a MAC address or BMC belongs to that two claim: who holds data, who is trusted, the older.
 
-        So a mistake in another record, however old, never reaches a machine that somebody uses.
+        So a mistake in another record, however old, never reaches a machine that somebody uses; and a machine that
+        enlisted itself gives way to the record that somebody declares for it.
         """
-        return self.status.installed is None and self.evidence is None, self.created, self.uid
+        unused = self.status.installed is None and self.evidence is None
+        return unused, not self.spec.accepted, self.created, self.uid
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it waits for somebody to accept it."""
+        return not self.deleting and not self.spec.accepted and self.status.phase in (None, Phase.NEW)
+
+    def known(self) -> Known:
+        """What tells which machine it is."""
+        status = self.status
+        return Known(
+            name=str(self.key),
+            uid=self.uid,
+            macs=_macs(self.spec, status),
+            bmc_host=_bmc_host(self.spec),
+            hardware=status.hardware,
+            in_use=status.installed is not None or self.evidence is not None or status.owner is not None,
+            is_new=self.is_new,
+        )
 
     def boot(self) -> Boot | None:
         """The boot that the machine's present operation asked for, if it has one."""
@@ -115,6 +141,7 @@ class Machine:
             macs=(self.spec.boot_mac_address,),
             root_device=root_device(self.spec.storage.root_device_hints),
             wants_inventory=wants_inspection(self.status),
+            goes_off=operation.name is OperationName.COMMISSION and moved_by_hand(self.spec),
             agent_known=operation.step != Stage.BOOT_RAMDISK,
         )
 
@@ -132,6 +159,9 @@ class Cache:
         self._machines: dict[Key, Machine] = {}
         self._by_uid: dict[str, Key] = {}
         self._claims: dict[str, set[Key]] = {}
+        self._traits: dict[str, set[Key]] = {}
+        self._new: Counter[str] = Counter()
+        """How many machines wait for acceptance, by namespace."""
         self._images: dict[str, OperatingSystemImageSpec] = {}
         self._changed: dict[str, asyncio.Event] = {}
 
@@ -161,6 +191,9 @@ class Cache:
         affected = self._unclaim(before) | {machine.key}
         self._machines[machine.key] = machine
         self._by_uid[machine.uid] = machine.key
+        self._new[machine.key.namespace] += machine.is_new
+        for trait in machine.traits:
+            self._traits.setdefault(trait, set()).add(machine.key)
         for claim in machine.claims:
             holders = self._claims.setdefault(claim, set())
             affected |= holders
@@ -194,6 +227,15 @@ class Cache:
         """The images that are known."""
         return set(self._images)
 
+    def resembling(self, traits: Collection[str]) -> list[Machine]:
+        """The machines that have one of these traits."""
+        keys = {key for trait in traits for key in self._traits.get(trait, ())}
+        return [self._machines[key] for key in sorted(keys)]
+
+    def new_machines(self, namespace: str | None = None) -> int:
+        """How many machines wait for acceptance, in one namespace or in all."""
+        return self._new.total() if namespace is None else self._new[namespace]
+
     def twin_of(self, machine: Machine) -> Key | None:
         """The other machine that its boot MAC address or BMC belongs to, if it isn't its own."""
         others = {key for claim in machine.claims for key in self._claims.get(claim, ())} - {machine.key}
@@ -217,8 +259,8 @@ class Cache:
         return machine.boot() if machine is not None else None
 
     def knows(self, mac: str) -> bool:
-        """Whether a machine with this MAC address was declared."""
-        return self._owner((mac,)) is not None
+        """Whether this network card is a known machine's: the one that it is to boot from, or another that it has."""
+        return mac_trait(mac) in self._traits
 
     def _owner(self, macs: Collection[str]) -> Machine | None:
         keys = {key for mac in macs for key in self._claims.get(mac, ())}
@@ -227,13 +269,9 @@ class Cache:
     def _unclaim(self, machine: Machine | None) -> set[Key]:
         if machine is None:
             return set()
-        affected: set[Key] = set()
-        for claim in machine.claims:
-            holders = self._claims.get(claim, set())
-            affected |= holders
-            holders.discard(machine.key)
-            if not holders:
-                self._claims.pop(claim, None)
+        self._new[machine.key.namespace] -= machine.is_new
+        affected = _withdraw(machine.key, machine.claims, self._claims)
+        _withdraw(machine.key, machine.traits, self._traits)
         return affected
 
     def _tell(self, uid: str) -> None:
@@ -246,6 +284,32 @@ def wants_inspection(status: BareMetalMachineStatus) -> bool:
     """Whether the present operation begins with an inspection: a release does where nobody ever inspected."""
     name = status.operation.name if status.operation is not None else None
     return name is OperationName.COMMISSION or (name is OperationName.RELEASE and status.hardware is None)
+
+
+def _withdraw(key: Key, entries: Collection[str], index: dict[str, set[Key]]) -> set[Key]:
+    """Take a machine out of an index; returns who was in the same places, itself included."""
+    shared: set[Key] = set()
+    for entry in entries:
+        holders = index.get(entry, set())
+        shared |= holders
+        holders.discard(key)
+        if not holders:
+            index.pop(entry, None)
+    return shared
+
+
+def _macs(spec: BareMetalMachineSpec, status: BareMetalMachineStatus) -> frozenset[str]:
+    found = set(status.hardware.mac_addresses) if status.hardware is not None else set()
+    return frozenset(found | {spec.boot_mac_address} if spec.boot_mac_address else found)
+
+
+def _bmc_host(spec: BareMetalMachineSpec) -> str:
+    """The BMC's IP address, if spec names one."""
+    if spec.bmc is None:
+        return ""
+    with suppress(PowerError):
+        return bmc_host(parse(spec.bmc.address).host)
+    return ""
 
 
 def _claims(spec: BareMetalMachineSpec) -> frozenset[str]:

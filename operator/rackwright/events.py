@@ -1,5 +1,7 @@
 """Events: what happened to a machine, for `kubectl describe`. One per phase change and failure, never one per poll.
 
+What concerns machines that have no record is said of the namespace that they would be in.
+
 What recurs with the same words within an hour is counted in the Event that is there already.
 """
 
@@ -27,6 +29,17 @@ _NOTE = 1024
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """Whom an Event is about."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str = ""
+
+
 @dataclass(slots=True)
 class _Written:
     name: str
@@ -40,7 +53,7 @@ class Events:
     def __init__(self, cluster: Cluster, instance: str) -> None:
         self._cluster = cluster
         self._instance = instance
-        self._written: dict[tuple[str, str, str], _Written] = {}
+        self._written: dict[tuple[_Subject, str, str], _Written] = {}
 
     async def tell(self, machine: Machine, decision: Decision) -> None:
         """Write what this decision changed."""
@@ -73,6 +86,16 @@ class Events:
         _log.warning("machine=%s reason=%s %s", machine.key, decision.reason, note)
         await self._write(machine, "Warning", decision.reason, "LetGo", note)
 
+    async def enlistment_full(self, namespace: str, at_most: int, times: int) -> None:
+        """Say that so many times a machine nobody declared was left alone."""
+        note = (
+            f"{at_most} machines wait to be accepted, as many as --enlist-at-most allows. Machines nobody declared "
+            "boot their own disks until some of those are accepted (spec.accepted: true) or deleted."
+        )
+        _log.warning("namespace=%s reason=EnlistmentFull times=%d %s", namespace, times, note)
+        subject = _Subject("v1", "Namespace", namespace, namespace)
+        await self._write_about(subject, "Warning", "EnlistmentFull", "Enlist", note, times=times)
+
     async def _tell_conditions(self, machine: Machine, after: BareMetalMachineStatus, told: Collection[str]) -> None:
         """A machine that begins to wait for a person, or whose BMC falls silent, says so unless it was told already."""
         for kind, bad in ((ConditionType.STALLED, "True"), (ConditionType.BMC_REACHABLE, "False")):
@@ -84,29 +107,35 @@ class Events:
             return
 
     async def _write(self, machine: Machine, kind: str, reason: str, action: str, note: str) -> None:
-        key = (machine.uid, reason, note)
+        subject = _Subject(f"{GROUP}/{VERSION}", "BareMetalMachine", *machine.key, machine.uid)
+        await self._write_about(subject, kind, reason, action, note)
+
+    async def _write_about(
+        self, subject: _Subject, kind: str, reason: str, action: str, note: str, *, times: int = 1
+    ) -> None:
+        key = (subject, reason, note)
         written = self._written.get(key)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         try:
             if written is not None and time.monotonic() - written.first < SAME_SECONDS:
-                written.count += 1
+                written.count += times
                 series = {"series": {"count": written.count, "lastObservedTime": now}}
-                await self._cluster.patch_event(machine.key.namespace, written.name, series)
+                await self._cluster.patch_event(subject.namespace, written.name, series)
                 return
-            body = self._body(machine, kind, reason, action, note.encode()[:_NOTE].decode(errors="ignore"), now)
-            name = await self._cluster.create_event(machine.key.namespace, body)
+            body = self._body(subject, kind, reason, action, note.encode()[:_NOTE].decode(errors="ignore"), now)
+            name = await self._cluster.create_event(subject.namespace, body)
         except ClusterError as error:
-            _log.warning("machine=%s an Event was lost: %s", machine.key, error)
+            _log.warning("an Event of %s/%s was lost: %s", subject.namespace, subject.name, error)
             return
         if len(self._written) >= _REMEMBERED:
             self._written.pop(next(iter(self._written)))
-        self._written[key] = _Written(name, time.monotonic())
+        self._written[key] = _Written(name, time.monotonic(), times)
 
-    def _body(self, machine: Machine, kind: str, reason: str, action: str, note: str, now: str) -> dict[str, Any]:
+    def _body(self, subject: _Subject, kind: str, reason: str, action: str, note: str, now: str) -> dict[str, Any]:
         return {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{machine.key.name}-", "namespace": machine.key.namespace},
+            "metadata": {"generateName": f"{subject.name}-", "namespace": subject.namespace},
             "eventTime": now,
             "reportingController": GROUP,
             "reportingInstance": self._instance[:128],
@@ -115,11 +144,11 @@ class Events:
             "type": kind,
             "note": note,
             "regarding": {
-                "apiVersion": f"{GROUP}/{VERSION}",
-                "kind": "BareMetalMachine",
-                "namespace": machine.key.namespace,
-                "name": machine.key.name,
-                "uid": machine.uid,
+                "apiVersion": subject.api_version,
+                "kind": subject.kind,
+                "namespace": subject.namespace,
+                "name": subject.name,
+                "uid": subject.uid,
             },
         }
 

@@ -17,6 +17,7 @@ from rackwright.agent.client import AgentError, AgentFault
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api import FINALIZER, GROUP, INSTALLED_ANNOTATION, VERSION
+from rackwright.api.inventory import HardwareInventoryReport
 from rackwright.api.machine import BootMode, Deployment, Operation
 from rackwright.bmcs import BMCs
 from rackwright.cache import Machine
@@ -207,20 +208,7 @@ class Executor:
             _log.warning("machine=%s the inspection is incomplete: %s", machine.key, problem)
         attributes = await self._bios_attributes(machine)
         kept = inspection.report.model_copy(update={"bios_attributes": attributes})
-        await self._cluster.apply(
-            INVENTORIES,
-            *machine.key,
-            {
-                "apiVersion": f"{GROUP}/{VERSION}",
-                "kind": "HardwareInventory",
-                "metadata": {
-                    "name": machine.key.name,
-                    "namespace": machine.key.namespace,
-                    "ownerReferences": [_owned_by(machine)],
-                },
-                "report": kept.model_dump(by_alias=True, mode="json", exclude_none=True),
-            },
-        )
+        await self._cluster.apply(INVENTORIES, *machine.key, inventory_of(machine, kept))
         self._observer.kept(machine, KeptInventory(operation.id, inspection.summary, tuple(kept.disks)))
 
     async def _bios_attributes(self, machine: Machine) -> dict[str, str]:
@@ -245,6 +233,20 @@ class Executor:
             return await self._metadata(machine, {"finalizers": remaining})
         except Gone:
             return None
+
+
+def inventory_of(machine: Machine, report: HardwareInventoryReport) -> Mapping[str, Any]:
+    """The HardwareInventory of a machine, which goes with it."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "HardwareInventory",
+        "metadata": {
+            "name": machine.key.name,
+            "namespace": machine.key.namespace,
+            "ownerReferences": [_owned_by(machine)],
+        },
+        "report": report.model_dump(by_alias=True, mode="json", exclude_none=True),
+    }
 
 
 def _evidence(machine: Machine) -> str | None:

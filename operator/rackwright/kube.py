@@ -118,6 +118,15 @@ class Cluster:
             ),
         )
 
+    async def create(self, plural: str, namespace: str, body: Body) -> JSON:
+        """Create an object; returns it. Conflict if there is one of its name."""
+        return await _object(
+            f"create {namespace}/{body['metadata']['name']}",
+            self._custom.create_namespaced_custom_object(
+                GROUP, VERSION, namespace, plural, body, _request_timeout=REQUEST_SECONDS
+            ),
+        )
+
     async def apply(self, plural: str, namespace: str, name: str, body: Body) -> None:
         """Server-side apply an object as a whole."""
         await _asked(

@@ -33,6 +33,7 @@ from rackwright.install.faults import Doing, explain
 from rackwright.install.image import misfit
 from rackwright.install.phone_home import PhoneHome
 from rackwright.install.user_data import problem_with
+from rackwright.inventory.report import summary_of
 from rackwright.kube import Cluster
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
@@ -49,6 +50,10 @@ _DOING = {
     OperationName.RELEASE: Doing.ERASE,
     OperationName.RESCUE: Doing.RESCUE,
 }
+
+
+NO_OPERATION = ""
+"""Whose attempt an inventory is of that the machine itself introduced, or that an earlier operator wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +163,10 @@ class Observer:
         )
         if machine.deleting and machine.force_delete:
             return world  # nobody who doesn't answer may keep a record that is to go at once
-        untrusted = machine.status.phase is Phase.NEW or (machine.status.phase is None and not machine.spec.accepted)
-        if twin is not None or not machine.held or untrusted:
+        if twin is not None or not machine.held:
             return world  # nothing of it may be touched, so nobody is asked
+        if machine.status.phase is Phase.NEW or (machine.status.phase is None and not machine.spec.accepted):
+            return replace(world, seen=replace(seen, inventory=await self._introduced(machine)))  # nor here
         return replace(world, seen=await self._asked(machine, world))
 
     async def _asked(self, machine: Machine, world: World) -> Seen:
@@ -189,6 +195,13 @@ class Observer:
         elif machine.status.phase in (Phase.DEPLOYING, Phase.DEPLOYED):
             seen = replace(seen, user_data=await self._fingerprint(machine))
         return seen
+
+    async def _introduced(self, machine: Machine) -> HardwareSummary | None:
+        """What a machine said of itself that nobody trusts yet; None once status has it."""
+        if machine.status.hardware is not None:
+            return None
+        kept = await self.inventory(machine)
+        return kept.summary if kept is not None else None
 
     def _first_boot(self, machine: Machine, operation: Operation, now: datetime) -> Installed | None:
         report = self._first_boots.get(machine.uid)
@@ -340,15 +353,20 @@ class Observer:
 
     async def _disks(self, machine: Machine) -> tuple[DiskInventory, ...] | None:
         """The machine's disks as its HardwareInventory has them; None without one."""
+        kept = await self.inventory(machine)
+        return kept.disks if kept is not None else None
+
+    async def inventory(self, machine: Machine) -> KeptInventory | None:
+        """What the machine's HardwareInventory has; None without one."""
         kept = self._inventories.get(machine.uid)
         if kept is None:
             found = await self._cluster.get("hardwareinventories", *machine.key)
             if found is None:
                 return None
             report = HardwareInventoryReport.model_validate(found.get("report") or {})
-            kept = KeptInventory("", machine.status.hardware or HardwareSummary(), tuple(report.disks))
+            kept = KeptInventory(NO_OPERATION, summary_of(report), tuple(report.disks))
             self._inventories[machine.uid] = kept
-        return kept.disks
+        return kept
 
 
 def _may_begin(machine: Machine) -> Deployment | None:

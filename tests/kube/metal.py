@@ -47,6 +47,9 @@ FIRST_BOOT = "phones home"
 BOOTED = "runs its system"
 NO_SYSTEM = "has nothing to boot"
 LOCKED = "locked itself down"
+INTRODUCTION = "introduces itself"
+SWITCHED_OFF = "switches itself off"
+RESTARTED = "restarts itself"
 
 BEAT_SECONDS = 1.0
 IPXE_SECONDS = 2.0
@@ -93,6 +96,11 @@ class ScriptedMachine:
     def __init__(self, metal: Metal, number: int, disks_gib: Mapping[str, int]) -> None:
         self.number = number
         self.mac = f"52:54:00:00:{number // 256:02x}:{number % 256:02x}"
+        self.macs = [self.mac]
+        """Of its network cards."""
+        self.serial = f"SN{number:04}"
+        self.bmc_seen_inside: str | None = None
+        """The BMC's address, as the ramdisk sees it."""
         self.address = f"127.0.{2 + number // 200}.{1 + number % 200}"
         self.disks_gib = dict(disks_gib)
         self.bmc = Chassis(self)
@@ -109,6 +117,7 @@ class ScriptedMachine:
         self._halts: set[str] = set()
         self._ending: asyncio.Task[None] | None = None
         self._life: asyncio.Task[None] | None = None
+        self._boots_from = self.mac
 
     @property
     def bmc_address(self) -> str:
@@ -140,16 +149,27 @@ class ScriptedMachine:
             came = self._metal.moved.wait_for(lambda: self.journal.count(place) >= times, seconds)
         assert came, f"machine {self.number} has not come to {place!r} {times} times: {self.journal}"
 
-    # --- power ---------------------------------------------------------------------------------------------------
+    def press_power(self, card: str | None = None) -> None:
+        """Switch it on by hand: it boots from the network, by this card."""
+        self._boots_from = card or self.mac
+        self._metal.do(self._pressed(on=True))
 
-    def press(self, kind: str) -> None:
-        """Somebody at the machine switches it: On or ForceOff, behind the operator's back."""
-        self._metal.do(self.bmc._switch(self.bmc.systems["one"], kind))
+    def hold_power(self) -> None:
+        """Switch it off by hand."""
+        self._metal.do(self._pressed(on=False))
+
+    # --- power ---------------------------------------------------------------------------------------------------
 
     async def power_itself_off(self) -> None:
         """The system in it switches it off."""
         self.bmc.systems["one"].power = "Off"
         self._ending = asyncio.create_task(self.end())
+
+    async def _pressed(self, *, on: bool) -> None:
+        firmware = self.bmc.systems["one"]
+        firmware.power = "On" if on else "Off"
+        firmware.target, firmware.enabled = "None", "Disabled"
+        await self.switched(on=on)
 
     async def switched(self, *, on: bool) -> None:
         """The power has changed."""
@@ -178,20 +198,34 @@ class ScriptedMachine:
 
     async def _start(self) -> None:
         firmware = self.bmc.systems["one"]
+        while await self._boot(firmware):
+            await self._at(RESTARTED)
+
+    async def _boot(self, firmware: System) -> bool:
+        """Boot once, and run; whether it then restarts."""
         target = firmware.target
         if firmware.enabled == "Once":
             firmware.target, firmware.enabled = "None", "Disabled"
+            self._boots_from = self.mac
         connector = aiohttp.TCPConnector(local_addr=(self.address, 0), force_close=True)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=40)) as http:
             kernel = None if target == "Hdd" else await self._ipxe(http)
             if kernel is None:
                 await self._boot_disk(http)
-            else:
-                await Ramdisk(self, self._metal, http, kernel, self._at).run()
+                return False
+            ramdisk = Ramdisk(self, self._metal, http, kernel, self._at)
+            if "rackwright.enlist" not in kernel:
+                await ramdisk.run()
+                return False
+            if not await ramdisk.introduce():
+                return True
+        firmware.power = "Off"
+        await self._at(SWITCHED_OFF)
+        return False
 
     async def _ipxe(self, http: aiohttp.ClientSession) -> Mapping[str, str] | None:
         """The kernel's arguments if it is to load the ramdisk; None for its disk."""
-        url = f"{self._metal.base_url}/boot/ipxe?mac={self.mac.replace(':', '-')}"
+        url = f"{self._metal.base_url}/boot/ipxe?mac={self._boots_from.replace(':', '-')}"
         while True:
             await self._at(IPXE)
             script = await answered(http, url)
@@ -238,7 +272,8 @@ class Ramdisk:
         self._machine = machine
         self._metal = metal
         self._http = http
-        self._api = kernel["ipa-api-url"]
+        self._api = kernel.get("ipa-api-url")
+        self._bootif = kernel["BOOTIF"]
         self._inspection = kernel.get("ipa-inspection-callback-url")
         self._at = at
         self._token = ""
@@ -246,6 +281,15 @@ class Ramdisk:
         self._commands: list[dict[str, Any]] = []
         self._beat = asyncio.Event()
         self._work: set[asyncio.Task[None]] = set()
+
+    async def introduce(self) -> bool:
+        """Report as a machine does that nobody knows, and take no command; whether it was thanked."""
+        await self._at(INTRODUCTION)
+        assert self._inspection is not None
+        assert self._api is None, "it is told of no API to look itself up"
+        report = self._report()
+        status = await posted_until(lambda status: status < 500, self._http, self._inspection, json=report)
+        return status == 202
 
     async def run(self) -> None:
         """From its start until the power goes."""
@@ -399,10 +443,7 @@ class Ramdisk:
     def _report(self) -> dict[str, Any]:
         """As IPA 13 posts it."""
         machine = self._machine
-        bootif = f"01-{machine.mac.replace(':', '-')}"
         card = {
-            "name": "enp1s0",
-            "mac_address": machine.mac,
             "ipv4_address": machine.address,
             "ipv6_address": "fe80::5054:ff:fe00:7%enp1s0",
             "has_carrier": True,
@@ -413,6 +454,7 @@ class Ramdisk:
             "pci_address": "0000:01:00.0",
             "driver": "virtio_net",
         }
+        cards = [{**card, "name": f"enp{n}s0", "mac_address": mac} for n, mac in enumerate(machine.macs, start=1)]
         cpu = {
             "model_name": "Scripted CPU",
             "frequency": "",
@@ -422,25 +464,25 @@ class Ramdisk:
             "socket_count": 1,
         }
         inventory = {
-            "interfaces": [card],
+            "interfaces": cards,
             "cpu": cpu,
             "disks": self._disks(),
             "memory": {"total": 16 * 2**30 - 2**25, "physical_mb": 16384},
-            "bmc_address": None,
+            "bmc_address": machine.bmc_seen_inside,
             "bmc_v6address": None,
             "system_vendor": {
                 "product_name": "R1",
-                "serial_number": f"SN{machine.number:04}",
+                "serial_number": machine.serial,
                 "manufacturer": "Contoso",
                 "firmware": {"vendor": "EDK II", "version": "2023.05", "build_date": "05/01/2023"},
             },
-            "boot": {"current_boot_mode": "uefi", "pxe_interface": bootif},
+            "boot": {"current_boot_mode": "uefi", "pxe_interface": self._bootif},
             "hostname": "ramdisk",
         }
         return {
             "inventory": inventory,
             "root_disk": None,
-            "boot_interface": bootif,
+            "boot_interface": self._bootif,
             "configuration": {"collectors": ["default", "logs"], "managers": []},
             "logs": base64.b64encode(b"journal").decode(),
             "error": None,

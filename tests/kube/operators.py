@@ -118,6 +118,13 @@ class Operator:
         code, self.process = self.process.returncode, None
         return code
 
+    def metric(self, sample: str) -> float:
+        """A sample of its metrics, by its name and labels."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        (value,) = [line.rpartition(" ")[2] for line in lines if line.rpartition(" ")[0] == sample]
+        return float(value)
+
     def text(self) -> str:
         """What it has logged."""
         return self.log.read_text(errors="replace")
@@ -273,10 +280,13 @@ class Machine:
         changed = json.loads(self.site.kubectl("patch", "bmm", self.name, "--type=merge", "-p", patch, "-o", "json"))
         self._generation = changed["metadata"]["generation"]
 
-    def press(self, kind: str) -> None:
+    def switch(self, *, on: bool) -> None:
         """Somebody at the machine switches it, and what is recorded from then on is what counts."""
         self._mark = len(self.versions)
-        self.metal.press(kind)
+        if on:
+            self.metal.press_power()
+        else:
+            self.metal.hold_power()
 
     def deploy(self, image: str = "debian-12", **more: Any) -> None:
         """Allocate it and declare a deployment."""
@@ -406,6 +416,15 @@ class Site:
         """A machine that nobody has declared yet."""
         return Machine(self, name, self.metal.machine(**metal))
 
+    def undeclared(self, **metal: Any) -> Machine:
+        """A machine that nobody will declare, by the name that its serial number gives it."""
+        scripted = self.metal.machine(**metal)
+        return Machine(self, scripted.serial.lower(), scripted)
+
+    def records(self) -> set[str]:
+        """The names of all machines in the cluster."""
+        return set(self.kubectl("get", "bmm", "-o", "jsonpath={.items[*].metadata.name}").split())
+
     def secret(self, name: str, **data: str) -> JSON:
         """A Secret with these texts."""
         encoded = {key: base64_of(value) for key, value in data.items()}
@@ -441,12 +460,21 @@ class Site:
         assert not any(shown.values()), shown
 
 
+def allow_enlistment(plane: ControlPlane, namespace: str) -> None:
+    """Give the operator the rights that the overlay gives it."""
+    rights = (REPOSITORY / "manifests/overlays/enlistment/rbac.yaml").read_text()
+    done = plane.ctl("apply", "-f", "-", stdin=rights.replace(": machines", f": {namespace}"))
+    assert done.returncode == 0, done.stderr
+
+
 @contextmanager
 def site(
     plane: ControlPlane, folder: Path, namespace: str, *, arguments: Sequence[str] = (), behind_service: bool = False
 ) -> Iterator[Site]:
     """Install the operator's rights, give it a namespace for machines, and run it until the end of the context."""
     _install(plane, namespace)
+    if "--enlist-namespace" in arguments:
+        allow_enlistment(plane, namespace)
     kubeconfig = controlplane.service_account_kubeconfig(plane, SYSTEM, ACCOUNT, folder / "operator.kubeconfig")
     with (
         Metal(folder) as metal,

@@ -88,7 +88,7 @@ def test_a_declared_machine_is_commissioned_and_ready(here: Site, node: Machine)
 def test_its_hardware_is_in_status_and_in_an_inventory_that_it_owns(here: Site, node: Machine) -> None:
     assert node.status["hardware"] == {
         "cpus": 8, "memoryMiB": 16384, "disks": 1, "diskGiB": 16, "nics": 1,
-        "vendor": "Contoso", "model": "R1", "serial": "SN0001",
+        "vendor": "Contoso", "model": "R1", "serial": "SN0001", "macAddresses": ["52:54:00:00:00:01"],
     }  # fmt: skip
     inventory = json.loads(here.kubectl("get", "hwi", node.name, "-o", "json"))
     (owner,) = inventory["metadata"]["ownerReferences"]

@@ -71,13 +71,13 @@ def test_a_trigger_finds_nothing_to_restart_on_a_machine_that_is_off(here: Site)
 
 def test_power_that_somebody_switched_is_shown_and_corrected_only_where_spec_says_so(here: Site) -> None:
     (node,) = deployed(here, "drifting")
-    node.press("ForceOff")
+    node.switch(on=False)
     node.until(lambda s: s["power"] == "Off", "was seen to be off")
     assert node.status["phase"] == "Deployed"
     assert node.metal.told == DEPLOYED
     node.change(power="On")
     node.until(lambda s: s["power"] == "On", "was switched on")
-    node.press("ForceOff")
+    node.switch(on=False)
     node.metal.arrived(BOOTED, times=3)
     assert node.metal.told == [*DEPLOYED, "On", "On"]
 
@@ -92,7 +92,7 @@ def test_nothing_but_unlocking_has_an_effect_on_a_locked_machine(here: Site) -> 
     assert "Locked by kubectl-patch" in condition(status, "Locked")["message"]
     assert (condition(status, "Ready")["status"], reason(status)) == ("True", "Running")
 
-    node.press("ForceOff")
+    node.switch(on=False)
     node.until(lambda s: s["power"] == "Off", "was seen to be off")
     for wish in (
         {"power": "On"},
@@ -221,7 +221,7 @@ def test_what_differs_from_what_was_installed_is_said_and_never_wiped(here: Site
 
 def test_a_live_machine_is_adopted_untouched_and_inspected_before_it_is_erased(here: Site) -> None:
     node = here.machine("live")
-    node.press("On")
+    node.switch(on=True)
     node.declare(allocation={"owner": "team-search"}, deployment={"existing": True})
     status = node.reaches("Deployed")
     assert (status["power"], reason(status)) == ("On", "Running")
@@ -241,24 +241,24 @@ def test_a_machine_without_a_bmc_is_moved_by_a_person_who_is_told_when(here: Sit
     status = because(node, "AwaitingStartFromNetwork")
     assert "Start by-hand from the network by hand" in condition(status, "Ready")["message"]
     assert reason(status, "BMCReachable") == "ByHand"
-    node.press("On")
+    node.switch(on=True)
     status = node.reaches("Ready")
     assert status["power"] == "Unknown"
 
-    node.press("ForceOff")
+    node.switch(on=False)
     node.deploy()
     because(node, "AwaitingStartFromNetwork")
-    node.press("On")
+    node.switch(on=True)
     because(node, "AwaitingStartFromDisk")
     assert not node.metal.on, "the ramdisk's agent switched it off"
-    node.press("On")
+    node.switch(on=True)
     node.reaches("Deployed")
     node.metal.arrived(FIRST_BOOT)
 
     node.release()
     because(node, "AwaitingStartFromNetwork")
-    node.press("ForceOff")
-    node.press("On")
+    node.switch(on=False)
+    node.switch(on=True)
     status = node.reaches("Ready")
     assert all(disk["verified"] for disk in status["erasure"])
     assert not node.metal.on

@@ -216,6 +216,23 @@ def test_the_operator_may(installed: ControlPlane, verb: str, what: str, namespa
 
 
 @pytest.mark.kube
+def test_only_enlistment_lets_it_create_machines_and_only_where_they_enlist(installed: ControlPlane) -> None:
+    machines = "baremetalmachines.metal.rackwright.io"
+    assert not may(installed, "create", machines, "machines")
+    rights = str(BASE.parent / "overlays/enlistment/rbac.yaml")
+    try:
+        applied = installed.ctl("apply", "-f", rights)
+        assert applied.returncode == 0, applied.stderr
+        assert may(installed, "create", machines, "machines")
+        assert not may(installed, "create", machines, "rackwright-system")
+        assert not may(installed, "delete", machines, "machines")
+        assert not may(installed, "update", machines, "machines")
+    finally:
+        installed.ctl("delete", "-f", rights)
+    assert not may(installed, "create", machines, "machines")
+
+
+@pytest.mark.kube
 @pytest.mark.parametrize(("verb", "what", "namespace"), MAY_NOT)
 def test_the_operator_may_not(installed: ControlPlane, verb: str, what: str, namespace: str) -> None:
     assert not may(installed, verb, what, namespace)

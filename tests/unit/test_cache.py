@@ -198,6 +198,24 @@ def test_a_machine_is_nobodys_twin_once_the_other_is_gone_or_has_another_address
         assert cache.twin_of(younger) is None
 
 
+def test_a_machine_that_enlisted_itself_gives_way_to_the_record_that_somebody_declares_for_it() -> None:
+    cache, enlisted = Cache(), machine("sn0007", created=EARLY, spec={"accepted": False}, status={"phase": "New"})
+    declared = machine("node-07", created=LATE)
+    cache.put(enlisted)
+    assert cache.put(declared) == {enlisted.key, declared.key}
+    assert cache.twin_of(enlisted) == declared.key
+    assert cache.twin_of(declared) is None
+
+
+def test_a_machine_that_holds_data_gives_way_to_nobody_even_if_it_is_not_accepted_any_more() -> None:
+    cache, used = Cache(), machine("used", created=LATE, spec={"accepted": False}, status={"installed": {}})
+    declared = machine("node-07", created=EARLY)
+    cache.put(used)
+    cache.put(declared)
+    assert cache.twin_of(used) is None
+    assert cache.twin_of(declared) == used.key
+
+
 def test_machines_without_a_bmc_or_mac_address_are_nobodys_twins() -> None:
     live = {"deployment": {"existing": True}, "allocation": {"owner": "team"}, "bmc": None, "bootMACAddress": None}
     cache = Cache()
@@ -268,6 +286,58 @@ def test_a_machine_at_rest_boots_its_disk() -> None:
     cache = Cache()
     cache.put(machine(status={"phase": "Deployed"}))
     assert cache.by_mac([MAC]) is None
+
+
+# --- what is recognised -------------------------------------------------------------------------------------------
+
+INSPECTED = {"hardware": {"serial": "SN0007", "vendor": "Contoso", "model": "R1", "macAddresses": [MAC, OTHER_MAC]}}
+
+
+def test_a_machine_that_was_inspected_is_known_by_every_card() -> None:
+    cache, node = Cache(), machine(status=INSPECTED)
+    cache.put(node)
+    assert cache.knows(MAC)
+    assert cache.knows(OTHER_MAC)
+    assert cache.twin_of(machine("another", mac=OTHER_MAC, bmc=OTHER_BMC, created=LATE)) is None, "it may be declared"
+    cache.remove(node.key, node.uid)
+    assert not cache.knows(OTHER_MAC)
+
+
+def test_a_card_that_was_taken_out_is_forgotten() -> None:
+    cache = Cache()
+    cache.put(machine(status=INSPECTED))
+    cache.put(machine(version=2, status={"hardware": {"macAddresses": [MAC]}}))
+    assert not cache.knows(OTHER_MAC)
+
+
+@pytest.mark.parametrize("trait", [f"mac {OTHER_MAC}", "bmc 10.0.0.7", "serial ('Contoso', 'R1', 'SN0007')"])
+def test_whoever_may_be_the_same_is_found(trait: str) -> None:
+    cache, node = Cache(), machine(status=INSPECTED)
+    cache.put(node)
+    assert cache.resembling([trait, "mac 52:54:00:00:00:99"]) == [node]
+
+
+def test_what_is_known_of_a_machine_tells_whether_somebody_uses_it() -> None:
+    remembered = {"annotations": {"metal.rackwright.io/installed": "{}"}}
+    assert not machine(status=INSPECTED).known().in_use
+    assert machine(status={"owner": "team"}).known().in_use
+    assert machine(status={"phase": "Broken", "installed": {}}).known().in_use
+    assert machine(metadata=remembered).known().in_use
+
+
+def test_machines_that_wait_for_acceptance_are_counted_by_namespace() -> None:
+    cache, waits = Cache(), {"accepted": False}
+    cache.put(machine("a", spec=waits))
+    cache.put(machine("b", spec=waits, mac=OTHER_MAC, status={"phase": "New"}))
+    cache.put(machine("c", metadata={"namespace": "rack-b"}, spec=waits))
+    cache.put(machine("d"))
+    assert (cache.new_machines("rack-a"), cache.new_machines("rack-b"), cache.new_machines()) == (2, 1, 3)
+    cache.put(machine("a", version=2))
+    cache.put(machine("b", version=2, spec=waits, status={"phase": "Commissioning"}))
+    assert cache.new_machines("rack-a") == 0
+    gone = machine("c", metadata={"namespace": "rack-b"}, spec=waits)
+    cache.remove(gone.key, gone.uid)
+    assert cache.new_machines() == 0
 
 
 def test_a_mac_address_that_two_claim_is_the_olders() -> None:

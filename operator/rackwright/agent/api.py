@@ -2,8 +2,8 @@
 
 A report and a lookup can't be authenticated: anybody on the provisioning network can send them. So they count only
 for a machine that the operator itself just booted into the ramdisk, and only until its agent is known; from then on
-the boot's token, held by whoever looked up first, decides. The README beside this file says what the agent does
-about each answer.
+the boot's token, held by whoever looked up first, decides. A report of any other machine is an introduction, which at
+most creates a record that nobody trusts. The README beside this file says what the agent does about each answer.
 
 A refusal is `{"error_message": {"faultstring": SENTENCE}}`, which the agent writes to its own log.
 """
@@ -18,12 +18,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
-from typing import Any, NoReturn
+from typing import Any, NoReturn, assert_never
 
 from aiohttp import web
 from yarl import URL
 
 from rackwright.agent.sessions import Address, Boot, Boots, Session, Sessions, canonical_mac
+from rackwright.agent.strangers import Enlisted, Introduction, Nobody, NotYet, Strangers, TurnedAway
 from rackwright.agent.tokens import Tokens, matches
 
 HEARTBEAT_TIMEOUT = 30
@@ -56,13 +57,16 @@ class AgentAPI:
         tokens: Tokens,
         wake: Callable[[str], None],
         persisted: Callable[[str], Awaitable[bool]],
+        strangers: Strangers | None = None,
         persist_seconds: float = PERSIST_SECONDS,
     ) -> None:
+        """Without `strangers`, enlistment is off."""
         self._boots = boots
         self._sessions = sessions
         self._tokens = tokens
         self._wake = wake
         self._persisted = persisted
+        self._strangers = strangers or Nobody()
         self._persist_seconds = persist_seconds
 
     def routes(self) -> list[web.RouteDef]:
@@ -152,9 +156,8 @@ class AgentAPI:
         macs = _reported_macs(report)
         boot = self._boots.by_mac(macs)
         if boot is None:
-            # Enlistment begins here: an unknown machine (`not any(map(self._boots.knows, macs))`) introduces itself.
             _log.info("Inspection of a machine that is not being booted, from %s: %s", peer, ", ".join(macs[:8]))
-            _refuse(HTTPStatus.NOT_FOUND, "No machine with these MAC addresses is being booted into the ramdisk.")
+            return await self._introduction(report)
         if not boot.wants_inventory or self._is_known(boot):
             _log.warning("%s: unexpected inspection from %s refused", _title(boot), peer)
             _refuse(HTTPStatus.FORBIDDEN, f"No inspection of {_title(boot)} is awaited now.")
@@ -171,6 +174,24 @@ class AgentAPI:
             _log.warning("%s: inspection could not be recorded yet, the agent is to send it again", _title(boot))
             _refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The inspection could not be recorded yet: send it again.")
         return web.json_response({"uuid": boot.machine_uid}, status=HTTPStatus.ACCEPTED)
+
+    async def _introduction(self, report: Mapping[str, Any]) -> web.Response:
+        """A machine that isn't being booted; 202 and its uid once it is enlisted."""
+        introduction: Introduction
+        try:
+            async with asyncio.timeout(self._persist_seconds):
+                introduction = await self._strangers.introduce(report)
+        except TimeoutError:
+            introduction = NotYet("The machine could not be enlisted in time: send the report again.")
+        match introduction:
+            case Enlisted(uid):
+                return web.json_response({"uuid": uid}, status=HTTPStatus.ACCEPTED)
+            case TurnedAway(sentence):
+                raise _Refusal(HTTPStatus.NOT_FOUND, sentence)
+            case NotYet(sentence):
+                raise _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
+            case _ as never:
+                assert_never(never)
 
     def _is_known(self, boot: Boot) -> bool:
         return boot.agent_known or self._sessions.current(boot.machine_uid, boot.operation_id) is not None

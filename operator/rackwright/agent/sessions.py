@@ -42,6 +42,8 @@ class Boot:
     """Root device hints by IPA's names (`serial`, `wwn`, `size` in GiB, ...); empty: the agent chooses the disk."""
     wants_inventory: bool = False
     """Whether the agent is to inspect the hardware and report it before anything else."""
+    goes_off: bool = False
+    """Whether the machine is to switch itself off after its inspection, because nobody else can."""
     agent_known: bool = False
     """Whether status says that an agent of this boot was heard: then its token was handed out, and never is again."""
 
@@ -56,7 +58,7 @@ class Boots(Protocol):
         """The boot of this machine, if there is one."""
 
     def knows(self, mac: str) -> bool:
-        """Whether a machine with this canonical MAC address was declared, booted by us or not."""
+        """Whether a known machine has this network card, booted by us or not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -396,6 +396,10 @@ class HardwareSummary(Model):
     vendor: str = Field(default="", description="Manufacturer of the system.")
     model: str = Field(default="", description="Product name of the system.")
     serial: str = Field(default="", description="Serial number of the system.")
+    mac_addresses: list[str] = Field(
+        default=[],
+        description="Hardware addresses of its network cards, 32 at most: by any of them the machine is recognised.",
+    )
 
 
 class Installed(Model):

@@ -28,6 +28,8 @@ from rackwright.api.inventory import (
 from rackwright.api.machine import Architecture, HardwareSummary
 
 _MOST_ITEMS = 1024
+_MOST_MACS = 32
+"""In status, which is in memory for every machine."""
 _LONGEST = 255
 _LARGEST = 2**63 - 1
 """What an integer of the Kubernetes API holds."""
@@ -115,32 +117,38 @@ def read(body: object, at: datetime | None = None) -> Inspection:
     nics = _each(inventory.get("interfaces"), _nic)
     cpu = _cpu(inventory.get("cpu"))
     memory = _memory_mib(inventory.get("memory"))
-    system = _system(inventory)
     present = {"disks": disks, "network cards": nics, "processors": cpu.count, "memory": memory}
+    found = HardwareInventoryReport(
+        collected_at=at,
+        system=_system(inventory),
+        cpu=cpu,
+        memory_mib=memory,
+        disks=disks,
+        nics=nics,
+        bmc_address=_bmc_address(inventory),
+    )
     return Inspection(
-        report=HardwareInventoryReport(
-            collected_at=at,
-            system=system,
-            cpu=cpu,
-            memory_mib=memory,
-            disks=disks,
-            nics=nics,
-            bmc_address=_bmc_address(inventory),
-        ),
-        summary=HardwareSummary(
-            cpus=cpu.count,
-            memory_mib=memory,
-            disks=len(disks),
-            disk_gib=min(sum(disk.size_bytes for disk in disks) // 2**30, _LARGEST),
-            nics=len(nics),
-            vendor=system.vendor,
-            model=system.product,
-            serial=system.serial,
-        ),
+        report=found,
+        summary=summary_of(found),
         missing=tuple(name for name, value in present.items() if not value),
         error=" ".join(_text(report.get("error"), longest=1024).split()),
         boot_mac_address=_boot_mac(report, inventory),
         architecture=_ARCHITECTURES.get(cpu.architecture.lower()),
+    )
+
+
+def summary_of(report: HardwareInventoryReport) -> HardwareSummary:
+    """The report in a line, for the machine's status."""
+    return HardwareSummary(
+        cpus=report.cpu.count,
+        memory_mib=report.memory_mib,
+        disks=len(report.disks),
+        disk_gib=min(sum(disk.size_bytes for disk in report.disks) // 2**30, _LARGEST),
+        nics=len(report.nics),
+        vendor=report.system.vendor,
+        model=report.system.product,
+        serial=report.system.serial,
+        mac_addresses=list(dict.fromkeys(nic.mac_address for nic in report.nics))[:_MOST_MACS],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from rackwright.api.conditions import Condition, ConditionType
-from rackwright.api.machine import Phase, Power
+from rackwright.api.machine import OperationName, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Action, Hold, Pause, Rest
 from rackwright.lifecycle.world import World
@@ -73,6 +73,11 @@ def _bmc_reachable(world: World) -> Verdict:
 def _commissioned(world: World) -> Verdict:
     if world.status.phase is Phase.COMMISSIONING:
         return "False", "UnderWay", "Being commissioned."
+    if not world.spec.accepted and world.status.phase in (Phase.NEW, Phase.BROKEN):
+        return "False", "NotAccepted", "It is commissioned once it is accepted."
+    failure = world.status.last_failure
+    if world.status.phase is Phase.FAILED and failure is not None and failure.operation is OperationName.COMMISSION:
+        return "False", failure.reason, failure.message
     if world.status.hardware is None:
         return "False", "NeverCommissioned", "The hardware is not known."
     return "True", "HardwareKnown", "The hardware is known: see the HardwareInventory of the same name."

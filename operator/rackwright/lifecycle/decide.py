@@ -149,6 +149,8 @@ def _shown(row: Row, step: Action | Pause, world: World) -> tuple[Row, Action | 
 
 
 def _observed(world: World, status: BareMetalMachineStatus) -> BareMetalMachineStatus:
+    if status.hardware is None and world.seen.inventory is not None:
+        status = status.model_copy(update={"hardware": world.seen.inventory})
     power = Power.UNKNOWN if moved_by_hand(world.spec) else world.seen.power  # what is only assumed isn't shown
     if status.power is power:
         return status

@@ -29,7 +29,8 @@ SENTENCES = {
         "released."
     ),
     "DuplicateMachine": (
-        "Another machine has the same boot MAC address or BMC and comes first: one that holds data, or an older one."
+        "Another machine has the same boot MAC address or BMC and comes first: one that holds data, one that is "
+        "accepted, or an older one."
     ),
     "RecordHeld": "The record is held until the machine is released.",
     "StatusRestored": "Its status was lost; the annotation says what is installed, and it was left alone.",

@@ -84,6 +84,8 @@ class Seen:
     """What the installed system reported, with the present attempt's token."""
     twin: str | None = None
     """`namespace/name` of an older machine with the same boot MAC or BMC."""
+    inventory: HardwareSummary | None = None
+    """What the HardwareInventory says of a machine that nobody trusts yet; looked at until status has it."""
     obstacle: Fault | None = None
     """Why the declared deployment can't begin: something it names is missing or doesn't fit."""
     evidence: Installed | None = None

@@ -9,7 +9,8 @@ from typing import assert_never
 from aiohttp import web
 
 from rackwright.agent.sessions import Boots, canonical_mac
-from rackwright.netboot.decision import AskAgain, Decision, LocalDisk, Ramdisk, decide
+from rackwright.agent.strangers import Nobody, Strangers
+from rackwright.netboot.decision import AskAgain, Decision, Introduce, LocalDisk, Ramdisk, Why, decide
 from rackwright.netboot.script import RamdiskSettings, script
 
 _log = logging.getLogger(__name__)
@@ -18,9 +19,17 @@ _log = logging.getLogger(__name__)
 class BootScripts:
     """`GET /boot/ipxe?mac=52-54-00-00-00-07`."""
 
-    def __init__(self, *, boots: Boots, settings: RamdiskSettings, unready: Callable[[], str | None]) -> None:
-        """Decide by `boots`, which are believed once `unready` answers None."""
+    def __init__(
+        self,
+        *,
+        boots: Boots,
+        settings: RamdiskSettings,
+        unready: Callable[[], str | None],
+        strangers: Strangers | None = None,
+    ) -> None:
+        """Decide by `boots`, which are believed once `unready` answers None; without `strangers`, enlistment is off."""
         self._boots = boots
+        self._strangers = strangers or Nobody()
         self._settings = settings
         self._unready = unready
 
@@ -37,9 +46,15 @@ class BootScripts:
         decision = decide(
             mac,
             self._boots,
+            self._strangers,
             ready=self._unready() is None,
             asked=int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= 4 else 0,  # noqa: PLR2004
         )
+        match decision:
+            case Introduce(mac):
+                self._strangers.invited(mac)
+            case LocalDisk(Why.ENLISTMENT_FULL):
+                self._strangers.turned_away()
         _log.info("Boot script for %s at %s: %s", mac, request.remote, _summary(decision))
         return web.Response(text=script(decision, self._settings), headers={"Cache-Control": "no-store"})
 
@@ -48,6 +63,8 @@ def _summary(decision: Decision) -> str:
     match decision:
         case Ramdisk(boot):
             return f"ramdisk for {boot.namespace}/{boot.name}, {boot.operation}, attempt {boot.attempt}"
+        case Introduce():
+            return "ramdisk, to introduce itself"
         case LocalDisk(reason):
             return f"local disk, {reason}"
         case AskAgain(_, asked):

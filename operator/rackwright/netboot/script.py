@@ -10,11 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import assert_never
 
-from rackwright.agent.sessions import canonical_mac
-from rackwright.netboot.decision import AskAgain, Decision, LocalDisk, Ramdisk
+from rackwright.agent.sessions import Boot, canonical_mac
+from rackwright.netboot.decision import AskAgain, Decision, Introduce, LocalDisk, Ramdisk
 
 RETRY_SECONDS = 10
 ASK_SECONDS = 5
+ENLIST = "rackwright.enlist=1"
+"""Tells the ramdisk to leave disks read-only, to inspect and report, and then to switch the machine off (its unit
+`enlist.service`)."""
 
 _URL = re.compile(r"https?://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -59,16 +62,22 @@ def script(decision: Decision, settings: RamdiskSettings) -> str:
     return "\n".join(["#!ipxe", *_lines(decision, settings), ""])
 
 
-def kernel_arguments(decision: Ramdisk, settings: RamdiskSettings) -> list[str]:
+def kernel_arguments(decision: Ramdisk | Introduce, settings: RamdiskSettings) -> list[str]:
     """What the ramdisk's kernel, and IPA in it, are told."""
     arguments = [f"initrd={settings.initrd}", *(f"console={console}" for console in settings.consoles)]
-    arguments += [f"BOOTIF=01-{_hyphens(decision.mac)}", f"ipa-api-url={settings.base_url}"]
-    if decision.boot.wants_inventory:
-        # Not for any other boot: to IPA each of these alone means that an inspection is wanted.
-        arguments += [
-            f"ipa-inspection-callback-url={settings.base_url}/v1/continue_inspection",
-            "ipa-inspection-collectors=default,logs",
-        ]
+    arguments += [f"BOOTIF=01-{_hyphens(decision.mac)}"]
+    callback = f"ipa-inspection-callback-url={settings.base_url}/v1/continue_inspection"
+    match decision:
+        case Introduce() | Ramdisk(Boot(goes_off=True)):
+            # Without ipa-api-url: nothing is asked of it but who it is; without the journal, which is its own affair.
+            arguments += [ENLIST, callback, "ipa-inspection-collectors=default"]
+        case Ramdisk(boot):
+            arguments += [f"ipa-api-url={settings.base_url}"]
+            if boot.wants_inventory:
+                # Not for any other boot: to IPA each of these alone means that an inspection is wanted.
+                arguments += [callback, "ipa-inspection-collectors=default,logs"]
+        case _ as never:
+            assert_never(never)
     if settings.insecure:
         arguments.append("ipa-insecure=1")
     return [*arguments, *settings.arguments]
@@ -76,8 +85,11 @@ def kernel_arguments(decision: Ramdisk, settings: RamdiskSettings) -> list[str]:
 
 def _lines(decision: Decision, settings: RamdiskSettings) -> list[str]:
     match decision:
-        case Ramdisk():
-            return _ramdisk(decision, settings)
+        case Ramdisk(boot):
+            title = f"machine {boot.namespace}/{boot.name}, {boot.operation}, attempt {boot.attempt}"
+            return _ramdisk(decision, settings, title)
+        case Introduce():
+            return _ramdisk(decision, settings, "a machine nobody declared, inspecting it")
         case LocalDisk(reason):
             # With status 1: UEFI firmware takes 0 for a boot that succeeded, and may show its menu instead of going on.
             return [f"echo Rackwright: booting the local disk, {reason}", "exit 1"]
@@ -92,12 +104,11 @@ def _lines(decision: Decision, settings: RamdiskSettings) -> list[str]:
             assert_never(never)
 
 
-def _ramdisk(decision: Ramdisk, settings: RamdiskSettings) -> list[str]:
-    boot, files = decision.boot, f"{settings.base_url}/boot/files"
-    title = _UNPRINTABLE.sub("?", f"{boot.namespace}/{boot.name}, {boot.operation}, attempt {boot.attempt}")
+def _ramdisk(decision: Ramdisk | Introduce, settings: RamdiskSettings, title: str) -> list[str]:
+    files = f"{settings.base_url}/boot/files"
     arguments = " ".join(kernel_arguments(decision, settings))
     return [
-        f"echo Rackwright: machine {title}",
+        f"echo Rackwright: {_UNPRINTABLE.sub('?', title)}",
         f"kernel --name {settings.kernel} {files}/{settings.kernel} {arguments} || goto again",
         f"initrd --name {settings.initrd} {files}/{settings.initrd} || goto again",
         "boot || goto again",

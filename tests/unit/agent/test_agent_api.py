@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.unit.agent.world import MAC, OTHER_MAC, UID, DeclaredBoots, boot, ide
 from rackwright.agent import api
 from rackwright.agent.api import AgentAPI
 from rackwright.agent.sessions import Sessions
+from rackwright.agent.strangers import Enlisted, Introduction, NotYet, TurnedAway, Welcome
 from rackwright.agent.tokens import Tokens
 
 TOKENS = Tokens(b"k" * 32)
@@ -26,8 +27,34 @@ TOKEN = TOKENS.for_agent(UID, "op-1")
 
 
 @dataclass
+class Registrar:
+    """Enlistment that answers what a test says."""
+
+    answer: Introduction = field(default_factory=lambda: TurnedAway("It is unknown."))
+    reports: list[Mapping[str, Any]] = field(default_factory=list)
+    stuck: bool = False
+
+    def welcome(self, mac: str) -> Welcome:
+        raise AssertionError(f"an agent never asks what {mac} is to boot")
+
+    def invited(self, mac: str) -> None:
+        raise AssertionError(mac)
+
+    def turned_away(self) -> None:
+        raise AssertionError
+
+    async def introduce(self, report: Mapping[str, Any]) -> Introduction:
+        self.reports.append(report)
+        if self.stuck:
+            await asyncio.Event().wait()
+        return self.answer
+
+
+@dataclass
 class Operator:
     """The API with its surroundings."""
+
+    registrar: Registrar = field(default_factory=Registrar)
 
     boots: DeclaredBoots = field(default_factory=lambda: DeclaredBoots([boot()]))
     sessions: Sessions = field(default_factory=Sessions)
@@ -50,6 +77,7 @@ class Operator:
                 tokens=TOKENS,
                 wake=self.woken.append,
                 persisted=self.persisted,
+                strangers=self.registrar,
                 persist_seconds=0.05,
             ).routes()
         )
@@ -296,8 +324,43 @@ class TestInspection:
         assert refusal["error_message"]["faultstring"].endswith(".")
         assert operator.woken == []
 
-    async def test_a_machine_that_is_not_being_booted_is_unknown(self, operator: Operator) -> None:
-        await operator.inspect(report(OTHER_MAC), status=404)
+    async def test_a_machine_that_is_not_being_booted_introduces_itself(self, operator: Operator) -> None:
+        operator.registrar.answer = Enlisted("a-new-uid")
+        sent = report(OTHER_MAC)
+        assert await operator.inspect(sent) == {"uuid": "a-new-uid"}
+        assert operator.registrar.reports == [sent]
+        assert operator.woken == []
+
+    async def test_a_machine_that_is_being_booted_does_not(self, operator: Operator) -> None:
+        await operator.inspect(report(MAC, OTHER_MAC))
+        assert operator.registrar.reports == []
+
+    @pytest.mark.parametrize(("answer", "status"), [(TurnedAway("It is known."), 404), (NotYet("In a moment."), 503)])
+    async def test_an_introduction_that_comes_to_nothing_is_refused_with_its_sentence(
+        self, operator: Operator, answer: TurnedAway | NotYet, status: int
+    ) -> None:
+        operator.registrar.answer = answer
+        refusal = await operator.inspect(report(OTHER_MAC), status=status)
+        assert refusal["error_message"]["faultstring"] == answer.sentence
+
+    async def test_an_introduction_that_takes_too_long_is_to_be_made_again(self, operator: Operator) -> None:
+        operator.registrar.stuck = True
+        refusal = await operator.inspect(report(OTHER_MAC), status=503)
+        assert "again" in refusal["error_message"]["faultstring"]
+
+    async def test_while_enlistment_is_off_a_machine_that_is_not_being_booted_is_unknown(self) -> None:
+        closed = AgentAPI(
+            boots=DeclaredBoots(),
+            sessions=Sessions(),
+            tokens=TOKENS,
+            wake=lambda _uid: None,
+            persisted=Operator().persisted,
+        )
+        app = web.Application()
+        app.add_routes(closed.routes())
+        async with TestClient(TestServer(app)) as client:
+            response = await client.post("/v1/continue_inspection", json=report(OTHER_MAC))
+            assert response.status == 404
 
     async def test_what_was_not_asked_for_is_not_taken(self, operator: Operator) -> None:
         operator.boots.boots = [boot(wants_inventory=False)]

@@ -115,8 +115,9 @@ def test_a_whole_report_is_kept() -> None:
         "bmcAddress": "",
     }
     assert inspection.summary == HardwareSummary(
-        cpus=2, memory_mib=2048, disks=1, disk_gib=6, nics=1, vendor="RackSim", model="R1", serial="SN0001"
-    )
+        cpus=2, memory_mib=2048, disks=1, disk_gib=6, nics=1, vendor="RackSim", model="R1", serial="SN0001",
+        mac_addresses=["52:54:00:aa:00:01"],
+    )  # fmt: skip
     assert inspection.missing == ()
     assert inspection.error == ""
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.agent.world import MAC, boot
 
-from rackwright.netboot.decision import AskAgain, LocalDisk, Ramdisk, Why
+from rackwright.netboot.decision import AskAgain, Introduce, LocalDisk, Ramdisk, Why
 from rackwright.netboot.script import RamdiskSettings, kernel_arguments, script
 
 SETTINGS = RamdiskSettings("http://10.0.0.1:8080")
@@ -58,6 +58,29 @@ def test_the_local_disks_script_tells_the_firmware_to_go_on() -> None:
     assert script(LocalDisk(Why.UNKNOWN_MACHINE), SETTINGS) == (
         "#!ipxe\necho Rackwright: booting the local disk, UnknownMachine\nexit 1\n"
     )
+
+
+def test_the_script_of_a_machine_that_nobody_knows() -> None:
+    first, kernel, *others = script(Introduce(MAC), SETTINGS).splitlines()[1:]
+    assert first == "echo Rackwright: a machine nobody declared, inspecting it"
+    assert kernel == (
+        "kernel --name vmlinuz http://10.0.0.1:8080/boot/files/vmlinuz initrd=initrd console=tty0"
+        " console=ttyS0,115200 BOOTIF=01-52-54-00-00-00-07 rackwright.enlist=1"
+        " ipa-inspection-callback-url=http://10.0.0.1:8080/v1/continue_inspection"
+        " ipa-inspection-collectors=default || goto again"
+    )
+    assert others == script(Ramdisk(boot(), MAC), SETTINGS).splitlines()[3:]
+
+
+def test_a_machine_that_nobody_knows_is_told_of_no_api_to_ask_who_it_is() -> None:
+    settings = RamdiskSettings("http://10.0.0.1", insecure=True, arguments=("quiet",))
+    arguments = kernel_arguments(Introduce(MAC), settings)
+    assert not any(argument.startswith("ipa-api-url") for argument in arguments)
+    assert arguments[-2:] == ["ipa-insecure=1", "quiet"]
+
+
+def test_no_machine_of_ours_is_told_to_switch_itself_off() -> None:
+    assert not any("enlist" in argument for argument in kernel_arguments(Ramdisk(boot(), MAC), SETTINGS))
 
 
 def test_asking_again_counts() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,6 +17,7 @@ from tests.unit.agent.world import MAC, DeclaredBoots, boot
 from rackwright import server
 from rackwright.agent.api import AgentAPI
 from rackwright.agent.sessions import Sessions
+from rackwright.agent.strangers import Introduction, NotYet, Welcome
 from rackwright.agent.tokens import Tokens
 from rackwright.netboot.api import BootScripts
 from rackwright.netboot.files import Files
@@ -35,10 +37,34 @@ async def persisted(_uid: str) -> bool:
 
 
 @dataclass
+class Door:
+    """Enlistment, open or not; remembers who came."""
+
+    offered: Welcome = Welcome.OFF
+    invitations: list[str] = field(default_factory=list)
+    refusals: int = 0
+
+    def welcome(self, mac: str) -> Welcome:
+        del mac
+        return self.offered
+
+    def invited(self, mac: str) -> None:
+        self.invitations.append(mac)
+
+    def turned_away(self) -> None:
+        self.refusals += 1
+
+    async def introduce(self, report: Mapping[str, Any]) -> Introduction:
+        del report
+        return NotYet("")
+
+
+@dataclass
 class Operator:
     """A whole server with its surroundings."""
 
     folder: Path
+    door: Door = field(default_factory=Door)
     boots: DeclaredBoots = field(default_factory=lambda: DeclaredBoots([boot()]))
     reason: str | None = None
     client: TestClient[web.Request, web.Application] = field(init=False)
@@ -53,7 +79,10 @@ class Operator:
                 persisted=persisted,
             ),
             scripts=BootScripts(
-                boots=self.boots, settings=RamdiskSettings("http://10.0.0.1"), unready=lambda: self.reason
+                boots=self.boots,
+                settings=RamdiskSettings("http://10.0.0.1"),
+                unready=lambda: self.reason,
+                strangers=self.door,
             ),
             files=Files({"/boot/files": [self.folder]}),
             unready=lambda: self.reason,
@@ -89,6 +118,26 @@ async def test_everybody_else_is_sent_to_the_local_disk(operator: Operator) -> N
     assert "exit 1" in await operator.script("52-54-00-00-00-99")
     operator.boots.boots = []
     assert "exit 1" in await operator.script(MAC)
+
+
+async def test_a_stranger_is_invited_to_introduce_itself(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="rackwright")
+    operator.door.offered = Welcome.OPEN
+    assert "rackwright.enlist=1" in await operator.script("52-54-00-00-00-99")
+    assert operator.door.invitations == ["52:54:00:00:00:99"]
+    assert "Boot script for 52:54:00:00:00:99 at 127.0.0.1: ramdisk, to introduce itself" in caplog.messages
+
+
+async def test_a_stranger_for_whom_there_is_no_place_is_counted(operator: Operator) -> None:
+    operator.door.offered = Welcome.FULL
+    assert "exit 1" in await operator.script("52-54-00-00-00-99")
+    assert (operator.door.refusals, operator.door.invitations) == (1, [])
+
+
+async def test_nobody_of_ours_is_invited_or_counted(operator: Operator) -> None:
+    for operator.door.offered in Welcome:
+        assert "ipa-api-url" in await operator.script(MAC)
+    assert (operator.door.refusals, operator.door.invitations) == (0, [])
 
 
 async def test_while_the_operator_starts_a_machine_is_told_to_ask_again(operator: Operator) -> None:
