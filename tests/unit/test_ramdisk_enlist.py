@@ -151,11 +151,12 @@ def test_the_kernel_command_line_chooses_between_agent_and_introduction(name: st
 
 
 def test_disks_are_read_only_while_a_machine_introduces_itself() -> None:
-    (rule,) = [
+    importing, acting = [
         line
         for line in (ROOT / "etc/udev/rules.d/99-enlist-read-only.rules").read_text().splitlines()
         if not line.startswith("#")
     ]
     name, _, value = ENLIST.partition("=")
-    assert f'ENV{{{name}}}=="{value}"' in rule
-    assert rule.endswith('RUN+="/usr/sbin/blockdev --setro $devnode"')
+    assert importing.endswith(f'IMPORT{{cmdline}}="{name}"'), "and no more: within a rule udev compares first"
+    assert f'ENV{{{name}}}=="{value}"' in acting
+    assert acting.endswith('RUN+="/usr/sbin/blockdev --setro $devnode"')
