@@ -112,7 +112,7 @@ BAD_MACHINES = {
         {"bmc.address": "ipmi://10.0.0.7/redfish/v1/Systems/1"}, "spec.bmc.address", "ipmi://HOST (no path)"
     ),
     "an IPMI BMC without an account": Bad(
-        {"bmc": {"address": "ipmi://10.0.0.7"}}, "spec.bmc", "name the Secret that holds it in credentialsSecretRef"
+        {"bmc": {"address": "ipmi://10.0.0.7"}}, "spec.bmc", "name the Secret with the account of the ipmi:// BMC"
     ),
     "an IPMI address with credentials": Bad(
         {"bmc.address": "ipmi://admin:secret@10.0.0.7"},
@@ -140,9 +140,34 @@ BAD_MACHINES = {
     ),
     "a webhook whose calls nobody signs": Bad(
         {"bmc.address": "webhook+https://power.example.org/outlets/7", "bmc.credentialsSecretRef": GONE},
-        "spec.bmc",
-        "credentialsSecretRef is missing: calls to a webhook are signed",
+        "spec.bmc.credentialsSecretRef is missing",
+        "the key that calls to the webhook are signed with",
     ),
+    "power for a machine that a person moves": Bad(
+        {"bmc": {"address": "manual://"}, "power": "On"}, "spec.power and spec.powerCycle need a BMC", "so remove them"
+    ),
+    "a restart of a machine that a person moves": Bad(
+        {"bmc": {"address": "manual://"}, "powerCycle": {"trigger": "now"}}, "spec.powerCycle", "so remove them"
+    ),
+    "a rescue of a machine that a person moves": Bad(
+        {"bmc": {"address": "manual://"}, "rescue": {"sshAuthorizedKeys": [KEY]}}, "spec.rescue needs a BMC", "manual"
+    ),
+    "a manual address with a path": Bad({"bmc": {"address": "manual://a/b"}}, "spec.bmc.address", "manual:// where"),
+    "a readiness gate without a domain": Bad(
+        {"readinessGates": [{"conditionType": "Ready"}]}, "conditionType", "with its domain, like example.org/BurnIn"
+    ),
+    "two gates of one type": Bad(
+        {"readinessGates": [{"conditionType": "example.org/BurnIn"}, {"conditionType": "example.org/BurnIn"}]},
+        "spec.readinessGates",
+        "Duplicate value",
+    ),
+    "a fault report without words": Bad(
+        {"release.fault": {"category": "Hardware", "summary": ""}}, "spec.release.fault.summary", "at least 1"
+    ),
+    "a fault report of an unknown kind": Bad(
+        {"release.fault": {"category": "Ghosts", "summary": "!"}}, "category", '"Hardware", "Network"'
+    ),
+    "a lock that isn't true or false": Bad({"locked": "yes"}, "spec.locked", "must be of type boolean"),
     "a BMC without an address": Bad({"bmc.address": GONE}, "spec.bmc.address", "Required value"),
     "an unknown architecture": Bad(
         {"architecture": "sparc"}, "spec.architecture", 'supported values: "amd64", "arm64"'
@@ -256,6 +281,15 @@ GOOD_MACHINES: dict[str, dict[str, Any]] = {
     "a MAC address in upper case": {"bootMACAddress": "52:54:00:AB:CD:EF"},
     "a BMC by name and port": {"bmc.address": "redfish+https://bmc-7.rack-a.example.org:8443/redfish/v1/Systems/1"},
     "a BMC without TLS": {"bmc.address": "redfish+http://127.0.0.1:8000/redfish/v1/Systems/437XR1138R2"},
+    "a machine that a person moves": {"bmc": {"address": "manual://"}},
+    "a machine that a person moves, by name": {"bmc": {"address": "manual://rack-7.slot-3"}},
+    "an enlisted IPMI BMC that nobody has an account for": {"accepted": False, "bmc": {"address": "ipmi://10.0.0.7"}},
+    "a restart, a lock, a gate and a fault report": {
+        "powerCycle": {"trigger": "now"},
+        "locked": True,
+        "readinessGates": [{"conditionType": "example.org/BurnIn"}],
+        "release.fault": {"summary": "DIMM A3"},
+    },
     "an IPMI BMC": {"bmc.address": "ipmi://10.0.0.7"},
     "an IPMI BMC by name and port": {"bmc.address": "ipmi://bmc-7.rack-a.example.org:6230"},
     "an IPMI BMC by IPv6 address": {"bmc.address": "ipmi://[fd00::7]:623"},

@@ -38,6 +38,12 @@ OF_SPEC: Mapping[str, Rule] = {
         not moved_by_hand(new) or (new.power is None and not new.power_cycle.trigger)
     ),
     "spec.rescue needs a BMC": lambda new, _: not moved_by_hand(new) or new.rescue is None,
+    "spec.bmc.credentialsSecretRef is missing": lambda new, _: (
+        not new.accepted
+        or new.bmc is None
+        or new.bmc.credentials_secret_ref is not None
+        or not new.bmc.address.startswith(("ipmi:", "webhook+"))
+    ),
     "spec.bootMACAddress is missing": lambda new, _: not _needs_address(new) or new.boot_mac_address is not None,
 }
 """By how their sentence begins."""

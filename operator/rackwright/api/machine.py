@@ -94,17 +94,6 @@ class BMC(Model):
                 "!(self.insecureSkipTLSVerify && has(self.caSecretRef))",
                 "caSecretRef has no effect together with insecureSkipTLSVerify: keep one of the two",
             ),
-            (
-                "!self.address.startsWith('ipmi://') || has(self.credentialsSecretRef)",
-                "an ipmi:// BMC takes an account: name the Secret that holds it in credentialsSecretRef",
-            ),
-            (
-                "!self.address.startsWith('webhook+') || has(self.credentialsSecretRef)",
-                (
-                    "credentialsSecretRef is missing: calls to a webhook are signed, "
-                    "and the password in the Secret that it names is the key"
-                ),
-            ),
         )
     )
 
@@ -316,6 +305,16 @@ class BareMetalMachineSpec(Model):
                 (
                     "spec.bootMACAddress is missing: an accepted machine needs the address of the network card "
                     "that it boots from"
+                ),
+            ),
+            (
+                (
+                    "!self.accepted || !has(self.bmc) || has(self.bmc.credentialsSecretRef)"
+                    " || !self.bmc.address.matches('^(ipmi:|webhook[+])')"
+                ),
+                (
+                    "spec.bmc.credentialsSecretRef is missing: name the Secret with the account of the ipmi:// BMC, or "
+                    "with the key that calls to the webhook are signed with"
                 ),
             ),
             (
