@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
@@ -16,6 +17,7 @@ from rackwright import app
 from rackwright.lifecycle.world import Policy
 from rackwright.netboot import dnsmasq
 from rackwright.netboot.script import RamdiskSettings
+from rackwright.power.port import DEFAULT_LIMITS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,7 +55,14 @@ def _run(options: argparse.Namespace) -> int:
         folders=folders,
         workers=options.workers,
         grace=options.grace,
-        policy=Policy(retry_base=timedelta(seconds=options.retry_base)),
+        policy=Policy(
+            boot_timeout=timedelta(seconds=options.boot_timeout),
+            silence=timedelta(seconds=options.agent_silence),
+            retry_base=timedelta(seconds=options.retry_base),
+        ),
+        limits=replace(
+            DEFAULT_LIMITS, read=options.bmc_timeout, exchange=2 * options.bmc_timeout, settle=options.bmc_settle
+        ),
     )
     return asyncio.run(app.run(settings))
 
@@ -125,6 +134,22 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--retry-base", type=float, default=Policy().retry_base.total_seconds(), metavar="SECONDS",
         help="between a first attempt that failed and the second; doubles with each (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--boot-timeout", type=float, default=Policy().boot_timeout.total_seconds(), metavar="SECONDS",
+        help="from power-on until the ramdisk's agent must have reported (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--agent-silence", type=float, default=Policy().silence.total_seconds(), metavar="SECONDS",
+        help="after which an agent at work is given up; agents report every 18 s or sooner (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--bmc-timeout", type=float, default=DEFAULT_LIMITS.read, metavar="SECONDS",
+        help="for a BMC to answer, twice as long for an exchange of several answers (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--bmc-settle", type=float, default=DEFAULT_LIMITS.settle, metavar="SECONDS",
+        help="for a BMC to reach the power that it accepted to switch to (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
         "--agent-insecure-skip-tls-verify", action="store_true",

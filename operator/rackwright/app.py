@@ -37,6 +37,7 @@ from rackwright.netboot.api import BootScripts
 from rackwright.netboot.files import Files
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.observe import Observer
+from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.power.connect import Connections
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import FirstBoots, Reconciler
@@ -67,6 +68,7 @@ class Settings:
     workers: int = 64
     bmc_concurrency: int = 32
     grace: float = 60.0
+    limits: Limits = DEFAULT_LIMITS
     policy: Policy = field(default_factory=Policy)
 
 
@@ -83,7 +85,7 @@ class Operator:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
-        self._connections = Connections(concurrency=settings.bmc_concurrency)
+        self._connections = Connections(concurrency=settings.bmc_concurrency, limits=settings.limits)
         self._bmcs = BMCs(self._connections, self._secrets)
         self._observer = Observer(
             cluster=cluster,
