@@ -15,7 +15,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,8 @@ from rackwright.netboot.api import BootScripts
 from rackwright.netboot.files import Files
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.observe import Observer
-from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.power.connect import Connections
+from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import FirstBoots, Reconciler
 from rackwright.secrets import Secrets
@@ -68,8 +67,8 @@ class Settings:
     workers: int = 64
     bmc_concurrency: int = 32
     grace: float = 60.0
-    limits: Limits = DEFAULT_LIMITS
     policy: Policy = field(default_factory=Policy)
+    limits: Limits = DEFAULT_LIMITS
 
 
 class Operator:
@@ -178,7 +177,7 @@ class Operator:
                     continue
                 if not self._synced:
                     self._synced = True
-                    self._observer.listening_since = datetime.now(UTC)  # until now agents were told to call again
+                    self._observer.listens()
                     self._listed.set()
                     _log.info("ready: %d machines", sum(1 for _ in self._cache))
                     for _ in range(self._settings.workers):
@@ -217,7 +216,7 @@ class Operator:
             _log.error("the OperatingSystemImage %s can't be read and is left out", name)
             image = None
         for key in self._cache.put_image(name, image):
-            self._queue.wake(key)
+            self._reconciler.image_changed(key)
 
     def _unready(self) -> str | None:
         if not self._leadership.holds():

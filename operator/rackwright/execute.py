@@ -60,6 +60,11 @@ class Means:
     """Seconds that an installed system gets to shut down before its power is cut."""
 
 
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """The agent takes no command now, or may have taken this one: what is observed later will tell."""
+
+
 class Executor:
     """Carries out actions on machines."""
 
@@ -80,8 +85,8 @@ class Executor:
         self._observer = observer
         self._means = means
 
-    async def carry_out(self, action: Action, machine: Machine) -> Fault | Mapping[str, Any] | None:
-        """Do it. A fault if it failed; the machine's new record if it changed that; None otherwise.
+    async def carry_out(self, action: Action, machine: Machine) -> Fault | NotNow | Mapping[str, Any] | None:
+        """Do it. A fault if it failed; the machine's new record if it changed that; None if it is done otherwise.
 
         Raises:
             ClusterError: the API server didn't do its part; the action may be repeated.
@@ -94,7 +99,7 @@ class Executor:
             return self._bmcs.explained(machine, error)
         except AgentError as error:
             if error.fault in (AgentFault.BUSY, AgentFault.UNREACHABLE):
-                return None  # it has a command already, or may have got this one: the next observation will see
+                return NotNow()
             return Fault(Blame.AGENT, f"Agent{error.fault.value}", error.message)
 
     async def _act(self, action: Action, machine: Machine) -> Mapping[str, Any] | None:
@@ -172,6 +177,8 @@ class Executor:
         image = self._observer.image(deployment)
         if deployment is None or operation is None or image is None:
             raise Obstructed(Fault(Blame.CONFIGURATION, "ImageMissing", "The image that spec names does not exist."))
+        if machine.status.installed is None or machine.status.installed.checksum != image.checksum:
+            return  # it changed since it was recorded what is written: the next pass records the new one first
         seed = await self._seed(machine, deployment, operation)
         info = image_info(image, uid=machine.uid, boot_mode=machine.spec.boot_mode)
         drive = await asyncio.to_thread(config_drive, seed)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -24,6 +25,7 @@ from rackwright.install.image import misfit
 from rackwright.install.phone_home import PhoneHome
 from rackwright.install.user_data import problem_with
 from rackwright.kube import Cluster
+from rackwright.lifecycle.guards import retry_not_due
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
 from rackwright.secrets import Name, Obstructed, Secrets
 
@@ -71,7 +73,11 @@ class Observer:
         self._first_boots: dict[str, PhoneHome] = {}
         self._fit_user_data: dict[str, tuple[str, str]] = {}
         """By machine uid: the Secret's version and the key whose content was found fit."""
-        self.listening_since = datetime.now(UTC)
+        self._listening_since = time.monotonic()
+
+    def listens(self) -> None:
+        """From now on agents are heard; until now they were told to call again."""
+        self._listening_since = time.monotonic()
 
     def kept(self, machine: Machine, inventory: KeptInventory) -> None:
         """The machine's HardwareInventory was written."""
@@ -111,7 +117,7 @@ class Observer:
             twin=str(twin) if twin else None,
             evidence=machine.evidence,
             image_checksum=image.checksum if image else None,
-            listening_since=self.listening_since,
+            listening_since=_then(self._listening_since, now),
         )
         world = World(
             uid=machine.uid,
@@ -139,10 +145,7 @@ class Observer:
         seen, operation = world.seen, machine.status.operation
         if machine.spec.bmc is not None:
             reading = self._bmcs.known(machine)
-            resting = operation is None or (
-                operation.next_retry_at is not None and operation.next_retry_at > world.now and not world.hurry
-            )
-            if not resting:
+            if operation is not None and not retry_not_due(world):
                 reading = await self._bmcs.power(machine, fresh=_FRESH_AT_WORK)
             elif operation is None:
                 reading = await self._bmcs.power(machine, fresh=self._policy.poll)
@@ -176,7 +179,7 @@ class Observer:
         inventory = self._inventories.get(machine.uid)
         kept = inventory is not None and inventory.operation_id == operation.id
         agent = Agent(
-            heard_at=session.heard_at if session is not None else now,
+            heard_at=_then(session.heard_at, now) if session is not None else now,
             inspected=inspected,
             hardware=inventory.summary if inventory is not None and kept else None,
         )
@@ -288,6 +291,11 @@ class Observer:
             kept = KeptInventory("", machine.status.hardware or HardwareSummary(), tuple(report.disks))
             self._inventories[machine.uid] = kept
         return kept.disks
+
+
+def _then(moment: float, now: datetime) -> datetime:
+    """A moment of the monotonic clock as one of the calendar's, by which alone it can be compared with status."""
+    return now - timedelta(seconds=time.monotonic() - moment)
 
 
 def _may_begin(machine: Machine) -> Deployment | None:

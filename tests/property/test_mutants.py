@@ -16,6 +16,7 @@ from rackwright.lifecycle.guards import (
     Guard,
     allocation_declared,
     deletion_requested,
+    guard,
     powered_off,
     powered_on,
 )
@@ -36,6 +37,7 @@ from rackwright.lifecycle.steps import (
     WriteImage,
 )
 from rackwright.lifecycle.table import TABLE, Row, Then, in_ramdisk, succeeded, untouched
+from rackwright.lifecycle.world import World
 
 Table = tuple[Row, ...]
 
@@ -103,6 +105,13 @@ class Wrong:
     events: Sequence[str]
 
 
+@guard
+def retry_to_come(world: World) -> bool:
+    """The next attempt's time is later than what the clock says now."""
+    operation = world.status.operation
+    return operation is not None and operation.next_retry_at is not None and operation.next_retry_at > world.now
+
+
 P, STAY = MachinePhase, Then.STAY
 
 MUTANTS: dict[str, Wrong] = {
@@ -154,6 +163,11 @@ MUTANTS: dict[str, Wrong] = {
     ),
     "a retry doesn't wait for its time": Wrong(
         Changed("(the failure's)", Wait), ["allocated", "declared"], ["deploy debian", "the BMC refuses once"]
+    ),
+    "a clock that was set back is waited for": Wrong(
+        Changed("(the failure's)", Wait, when=retry_to_come),
+        ["declared"],
+        ["the BMC refuses", "the clock is set back by a year"],
     ),
     # 7: what settles
     "a ramdisk is never left": Wrong(

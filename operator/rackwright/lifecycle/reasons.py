@@ -69,7 +69,7 @@ SENTENCES = {
     "BootingRamdisk": "Being started from the network, into the ramdisk.",
     "BootingDisk": "Being started from its disk.",
     "AwaitingAgent": "Started; the ramdisk's agent has not reported yet.",
-    "AgentUnclear": "The agent reports, and does not say how far its command is.",
+    "AgentUnclear": "The agent reports, and takes no command now or does not say how far its command is.",
     "AwaitingPowerState": "The BMC does not say how the power is.",
     "KeepingInventory": "The agent has reported the hardware.",
     "InventoryKept": "The hardware is known; the machine can be switched off.",
