@@ -36,6 +36,9 @@ def _run(options: argparse.Namespace) -> int:
     )
     for chatty in ("kopf", "aiohttp", "urllib3", "sushy", "kubernetes"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if options.log_level != "debug":
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_in_a_sentence)
     host, _, port = options.http_address.rpartition(":")
     if not port.isdigit():
         raise ValueError(f"--http-address must be HOST:PORT or :PORT, not {options.http_address!r}")
@@ -65,6 +68,13 @@ def _run(options: argparse.Namespace) -> int:
         ),
     )
     return asyncio.run(app.run(settings))
+
+
+def _in_a_sentence(record: logging.LogRecord) -> bool:
+    """Log it, but leave kopf's traceback out: it shows kopf's code, and the sentence says that a watch has ended."""
+    if record.name.startswith("kopf"):
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _dnsmasq(options: argparse.Namespace) -> int:
