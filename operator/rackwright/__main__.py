@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
@@ -17,6 +18,7 @@ from rackwright.enlist import EnlistmentSettings
 from rackwright.lifecycle.world import Policy
 from rackwright.netboot import dnsmasq
 from rackwright.netboot.script import RamdiskSettings
+from rackwright.power.port import DEFAULT_LIMITS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +37,9 @@ def _run(options: argparse.Namespace) -> int:
     )
     for chatty in ("kopf", "aiohttp", "urllib3", "sushy", "kubernetes"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if options.log_level != "debug":
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_in_a_sentence)
     host, _, port = options.http_address.rpartition(":")
     if not port.isdigit():
         raise ValueError(f"--http-address must be HOST:PORT or :PORT, not {options.http_address!r}")
@@ -56,13 +61,25 @@ def _run(options: argparse.Namespace) -> int:
         grace=options.grace,
         policy=Policy(
             poll=timedelta(seconds=options.power_poll),
+            boot_timeout=timedelta(seconds=options.boot_timeout),
+            silence=timedelta(seconds=options.agent_silence),
             retry_base=timedelta(seconds=options.retry_base),
         ),
         enlistment=EnlistmentSettings(options.enlist_namespace, options.enlist_at_most)
         if options.enlist_namespace
         else None,
+        limits=replace(
+            DEFAULT_LIMITS, read=options.bmc_timeout, exchange=2 * options.bmc_timeout, settle=options.bmc_settle
+        ),
     )
     return asyncio.run(app.run(settings))
+
+
+def _in_a_sentence(record: logging.LogRecord) -> bool:
+    """Log it, but leave kopf's traceback out: it shows kopf's code, and the sentence says that a watch has ended."""
+    if record.name.startswith("kopf"):
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def _dnsmasq(options: argparse.Namespace) -> int:
@@ -173,6 +190,22 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--power-poll", type=float, default=Policy().poll.total_seconds(), metavar="SECONDS",
         help="between two looks at the power of a machine at rest (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--boot-timeout", type=float, default=Policy().boot_timeout.total_seconds(), metavar="SECONDS",
+        help="from power-on until the ramdisk's agent must have reported (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--agent-silence", type=float, default=Policy().silence.total_seconds(), metavar="SECONDS",
+        help="after which an agent at work is given up; agents report every 18 s or sooner (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--bmc-timeout", type=float, default=DEFAULT_LIMITS.read, metavar="SECONDS",
+        help="for a BMC to answer, twice as long for an exchange of several answers (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--bmc-settle", type=float, default=DEFAULT_LIMITS.settle, metavar="SECONDS",
+        help="for a BMC to reach the power that it accepted to switch to (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
         "--agent-insecure-skip-tls-verify", action="store_true",

@@ -15,7 +15,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from rackwright.netboot.files import Files
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.observe import Observer
 from rackwright.power.connect import Connections
+from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import FirstBoots, Reconciler
 from rackwright.secrets import Secrets
@@ -72,6 +72,7 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     enlistment: EnlistmentSettings | None = None
     """None: machines that nobody declared are left alone."""
+    limits: Limits = DEFAULT_LIMITS
 
 
 class Operator:
@@ -87,7 +88,7 @@ class Operator:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
-        self._connections = Connections(concurrency=settings.bmc_concurrency)
+        self._connections = Connections(concurrency=settings.bmc_concurrency, limits=settings.limits)
         self._bmcs = BMCs(self._connections, self._secrets)
         self._observer = Observer(
             cluster=cluster,
@@ -197,7 +198,7 @@ class Operator:
                     continue
                 if not self._synced:
                     self._synced = True
-                    self._observer.listening_since = datetime.now(UTC)  # until now agents were told to call again
+                    self._observer.listens()
                     self._listed.set()
                     _log.info("ready: %d machines", sum(1 for _ in self._cache))
                     for _ in range(self._settings.workers):
@@ -236,7 +237,7 @@ class Operator:
             _log.error("the OperatingSystemImage %s can't be read and is left out", name)
             image = None
         for key in self._cache.put_image(name, image):
-            self._queue.wake(key)
+            self._reconciler.image_changed(key)
 
     def _unready(self) -> str | None:
         if not self._leadership.holds():

@@ -18,7 +18,7 @@ from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api import FINALIZER, GROUP, INSTALLED_ANNOTATION, VERSION
 from rackwright.api.inventory import HardwareInventoryReport
-from rackwright.api.machine import BootMode, Deployment, Operation
+from rackwright.api.machine import BootMode, Deployment, Installed, Operation
 from rackwright.bmcs import BMCs
 from rackwright.cache import Machine
 from rackwright.install import erase, rescue
@@ -62,6 +62,11 @@ class Means:
     """Seconds that an installed system gets to shut down before its power is cut."""
 
 
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """The agent takes no command now, or may have taken this one: what is observed later will tell."""
+
+
 class Executor:
     """Carries out actions on machines."""
 
@@ -82,8 +87,8 @@ class Executor:
         self._observer = observer
         self._means = means
 
-    async def carry_out(self, action: Action, machine: Machine) -> Fault | Mapping[str, Any] | None:
-        """Do it. A fault if it failed; the machine's new record if it changed that; None otherwise.
+    async def carry_out(self, action: Action, machine: Machine) -> Fault | NotNow | Mapping[str, Any] | None:
+        """Do it. A fault if it failed; the machine's new record if it changed that; None if it is done otherwise.
 
         Raises:
             ClusterError: the API server didn't do its part; the action may be repeated.
@@ -96,7 +101,7 @@ class Executor:
             return self._bmcs.explained(machine, error)
         except AgentError as error:
             if error.fault in (AgentFault.BUSY, AgentFault.UNREACHABLE):
-                return None  # it has a command already, or may have got this one: the next observation will see
+                return NotNow()
             return Fault(Blame.AGENT, f"Agent{error.fault.value}", error.message)
 
     async def _act(self, action: Action, machine: Machine) -> Mapping[str, Any] | None:
@@ -177,9 +182,9 @@ class Executor:
         if deployment is None or operation is None or image is None:
             raise Obstructed(Fault(Blame.CONFIGURATION, "ImageMissing", "The image that spec names does not exist."))
         seed = await self._seed(machine, deployment, operation)
-        installed = machine.status.installed
-        if installed is None or installed.user_data != self._observer.user_data_known(machine):
-            return  # the user data have changed since they were announced: the next pass announces these
+        recorded = machine.status.installed or Installed()
+        if (recorded.checksum, recorded.user_data) != (image.checksum, self._observer.user_data_known(machine)):
+            return  # it changed since it was recorded what is written: the next pass records the new one first
         info = image_info(image, uid=machine.uid, boot_mode=machine.spec.boot_mode)
         drive = await asyncio.to_thread(config_drive, seed)
         await self._start(machine, PREPARE_IMAGE, {"image_info": info, "configdrive": drive})

@@ -36,6 +36,7 @@ from rackwright.install.user_data import problem_with
 from rackwright.inventory.report import summary_of
 from rackwright.kube import Cluster
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
+from rackwright.lifecycle.guards import retry_not_due
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
 from rackwright.secrets import Name, Obstructed, Secrets
 
@@ -102,7 +103,11 @@ class Observer:
         self._user_data: dict[str, KnownUserData] = {}
         self._fit_user_data: dict[str, tuple[str, str]] = {}
         """By machine uid: the Secret's version and the key whose content was found fit."""
-        self.listening_since = datetime.now(UTC)
+        self._listening_since = time.monotonic()
+
+    def listens(self) -> None:
+        """From now on agents are heard; until now they were told to call again."""
+        self._listening_since = time.monotonic()
 
     def kept(self, machine: Machine, inventory: KeptInventory) -> None:
         """The machine's HardwareInventory was written."""
@@ -143,7 +148,7 @@ class Observer:
             twin=str(twin) if twin else None,
             evidence=machine.evidence,
             image_checksum=image.checksum if image else None,
-            listening_since=self.listening_since,
+            listening_since=_then(self._listening_since, now),
         )
         world = World(
             uid=machine.uid,
@@ -181,10 +186,7 @@ class Observer:
             seen = replace(seen, power=assumed_power(machine.status, seen.agent))
         elif machine.spec.bmc is not None:
             reading = self._bmcs.known(machine)
-            resting = operation is None or (
-                operation.next_retry_at is not None and operation.next_retry_at > world.now and not world.hurry
-            )
-            if not resting:
+            if operation is not None and not retry_not_due(world):
                 reading = await self._bmcs.power(machine, fresh=_FRESH_AT_WORK)
             elif operation is None:
                 reading = await self._bmcs.power(machine, fresh=self._policy.poll)
@@ -221,7 +223,7 @@ class Observer:
         inventory = self._inventories.get(machine.uid)
         kept = inventory is not None and inventory.operation_id == operation.id
         agent = Agent(
-            heard_at=session.heard_at if session is not None else now,
+            heard_at=_then(session.heard_at, now) if session is not None else now,
             takes_commands=session is not None,
             inspected=inspected,
             hardware=inventory.summary if inventory is not None and kept else None,
@@ -367,6 +369,11 @@ class Observer:
             kept = KeptInventory(NO_OPERATION, summary_of(report), tuple(report.disks))
             self._inventories[machine.uid] = kept
         return kept
+
+
+def _then(moment: float, now: datetime) -> datetime:
+    """A moment of the monotonic clock as one of the calendar's, by which alone it can be compared with status."""
+    return now - timedelta(seconds=time.monotonic() - moment)
 
 
 def _may_begin(machine: Machine) -> Deployment | None:

@@ -17,12 +17,12 @@ from rackwright.agent.tokens import Tokens, matches
 from rackwright.api.machine import BareMetalMachineStatus, OperationName, Phase
 from rackwright.cache import Cache, Key, Machine, wants_inspection
 from rackwright.events import Events
-from rackwright.execute import MACHINES, Executor
+from rackwright.execute import MACHINES, Executor, NotNow
 from rackwright.install.phone_home import PhoneHome
 from rackwright.kube import Cluster, ClusterError, Conflict, Gone
-from rackwright.lifecycle.decide import Decision, after_fault, decide
+from rackwright.lifecycle.decide import Decision, after_fault, after_refusal, decide
 from rackwright.lifecycle.steps import Action, LetGo, Stage
-from rackwright.lifecycle.world import Fault, World
+from rackwright.lifecycle.world import Blame, Fault, World
 from rackwright.observe import Observer
 from rackwright.queue import WorkQueue
 
@@ -94,6 +94,15 @@ class Reconciler:
         self._hurry.add(uid)
         self._observer.doubt(uid)
         self.wake(uid)
+
+    def image_changed(self, key: Key) -> None:
+        """What this machine deploys has changed: an attempt that failed for its sake isn't waited for any longer."""
+        machine = self._cache.get(key)
+        failure = machine.status.last_failure if machine is not None else None
+        if machine is not None and failure is not None and failure.failure_class == Blame.IMAGE:
+            self.hurry(machine.uid)
+        else:
+            self._queue.wake(key)
 
     # --- the workers ---------------------------------------------------------------------------------------------
 
@@ -173,10 +182,10 @@ class Reconciler:
     async def _act(self, machine: Machine, world: World, decision: Decision, action: Action) -> float | None:
         _log.info("machine=%s step=%s reason=%s", machine.key, type(action).__name__, decision.reason)
         outcome = await self._executor.carry_out(action, machine)
-        if isinstance(outcome, Fault):
+        if isinstance(outcome, Fault | NotNow):
             if not self._may_act():
                 return 0.0
-            decision = after_fault(world, outcome)
+            decision = after_fault(world, outcome) if isinstance(outcome, Fault) else after_refusal(world)
             await self._record(machine, decision)
             return decision.look_again.total_seconds()
         if isinstance(action, LetGo):

@@ -3,7 +3,7 @@
 A machine is switched on through its BMC's Redfish service. Then it does over the network what real ones do: it asks
 for its boot script as iPXE does, and if that is the ramdisk, it inspects itself, looks up who it is, beats and takes
 commands over HTTPS as ironic-python-agent does; or it starts from its disk, and if a system was written there, that
-phones home. Tests let it halt at a place on this way, fail there, and ask afterwards what happened.
+phones home. Tests let it halt at a place on this way, give it flaws, and ask afterwards what happened.
 
 Every machine has an address of its own in 127.0.0.0/8. All of them live in one thread beside the test's.
 """
@@ -22,6 +22,7 @@ import ssl
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -42,7 +43,9 @@ IPXE = "asks for its boot script"
 INSPECTION = "reports its hardware"
 LOOKUP = "looks up who it is"
 WRITING = "writes an image"
+REFUSING = "takes no command"
 ERASING = "erases its disks"
+RESCUING = "opens the rescue environment"
 FIRST_BOOT = "phones home"
 BOOTED = "runs its system"
 NO_SYSTEM = "has nothing to boot"
@@ -55,11 +58,28 @@ BEAT_SECONDS = 1.0
 IPXE_SECONDS = 2.0
 AGAIN_SECONDS = 0.2
 """Between tries of whatever isn't answered."""
+STRANGE_TOKEN = "made-up-0123456789"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def reset(kind: str) -> str:
     """The place where the BMC was told a reset and has not carried it out."""
     return f"is told {kind}"
+
+
+class Flaw(Enum):
+    """How a machine misbehaves until it is mended."""
+
+    SAYS_ON = "its BMC says that it is on, whatever is so"
+    STAYS_DARK = "its BMC says that it is on once it was told to, and it stays dark"
+    BOOTS_DISK = "boots its disk, whatever the BMC was told"
+    BOOTS_NETWORK = "boots the network, whatever the BMC was told"
+    GARBLED_REPORT = "its agent's report holds no hardware"
+    WRONG_TOKEN = "its agent beats with a token that nobody gave it"
+    MUTE = "its agent beats no more"
+    MOVED = "its agent names another address than before"
+    BUSY = "its agent takes no command"
+    GARBAGE = "its agent answers what isn't JSON"
 
 
 @dataclass
@@ -75,6 +95,12 @@ class Installed:
         """Its name, by its seed."""
         return str(self.seed["meta-data"]["local-hostname"])
 
+    @property
+    def phone_home(self) -> tuple[str, str]:
+        """Where it reports, and the form that it posts there."""
+        form = {"pub_key_ed25519": f"{self.host_key} root@host\n", "pub_key_rsa": "N/A", "fqdn": self.hostname}
+        return str(self.seed["vendor-data"]["phone_home"]["url"]), urlencode(form)
+
 
 class Chassis(ScriptedBmc):
     """A BMC whose machine notices that it is switched."""
@@ -86,14 +112,19 @@ class Chassis(ScriptedBmc):
     async def _switch(self, system: System, kind: str) -> None:
         before = system.power
         await super()._switch(system, kind)
-        if system.power != before:
-            await self._machine.switched(on=system.power == "On")
+        on = system.power == "On"
+        if system.power != before and not (on and Flaw.STAYS_DARK in self._machine.flaws):
+            await self._machine.switched(on=on)
+
+    def _description(self, name: str) -> dict[str, Any]:
+        claim = {"PowerState": "On"} if Flaw.SAYS_ON in self._machine.flaws else {}
+        return super()._description(name) | claim
 
 
 class ScriptedMachine:
     """One machine. What is public may be used from the test's thread."""
 
-    def __init__(self, metal: Metal, number: int, disks_gib: Mapping[str, int]) -> None:
+    def __init__(self, metal: Metal, number: int, disks_gib: Mapping[str, int], *, tls: bool) -> None:
         self.number = number
         self.mac = f"52:54:00:00:{number // 256:02x}:{number % 256:02x}"
         self.macs = [self.mac]
@@ -106,13 +137,22 @@ class ScriptedMachine:
         self.bmc = Chassis(self)
         self.bmc.fail("POST", "ComputerSystem.Reset", self._told)
         self.bmc_port = 0
+        self.flaws: set[Flaw] = set()
         self.system: Installed | None = None
         self.journal: list[str] = []
         """The places that it came to, in order."""
         self.images_written: list[str] = []
         """Checksums of the images that were written to the end."""
-        self.write_errors: list[Mapping[str, Any]] = []
-        """How the next writes fail, as IPA reports it."""
+        self.command_errors: list[Mapping[str, Any]] = []
+        """How the next writes or erases fail, as IPA reports it."""
+        self.unwiped = 0
+        """How many of the next erases leave data that the read-back finds."""
+        self.beats = 0
+        """How often its agents have reported."""
+        self.uid = ""
+        self.tokens: list[str] = []
+        """Those that its agents were given, one a boot."""
+        self._scheme = "redfish+https" if tls else "redfish+http"
         self._metal = metal
         self._halts: set[str] = set()
         self._ending: asyncio.Task[None] | None = None
@@ -122,7 +162,7 @@ class ScriptedMachine:
     @property
     def bmc_address(self) -> str:
         """For `spec.bmc.address`."""
-        return f"redfish+http://127.0.0.1:{self.bmc_port}{ROOT}Systems/one"
+        return f"{self._scheme}://127.0.0.1:{self.bmc_port}{ROOT}Systems/one"
 
     @property
     def told(self) -> list[str]:
@@ -157,6 +197,31 @@ class ScriptedMachine:
     def hold_power(self) -> None:
         """Switch it off by hand."""
         self._metal.do(self._pressed(on=False))
+
+    def mend(self) -> None:
+        """Let it do again what it is told, and stay nowhere."""
+        self.flaws.clear()
+        del self.bmc.faults[1:]  # the first one only takes note
+        system = self.bmc.systems["one"]
+        system.forgets_boot = False
+        system.ignored_resets.clear()
+        self.go_on()
+
+    def another_agent_beats(self, token: str, address: str) -> int:
+        """What the operator answers an agent that beats for this machine with this token, from another address."""
+        beat = {
+            "callback_url": f"https://{address}:9999",
+            "agent_verify_ca": identity(address=address).certificate,
+            "agent_token": token,
+            "agent_version": "13.0.0",
+        }
+        url = f"{self._metal.base_url}/v1/heartbeat/{self.uid}"
+        return self._metal.do(posted_from(address, url, json=beat))
+
+    def calls_again(self, system: Installed) -> int:
+        """What the operator answers a system that was installed on it when that phones home once more."""
+        url, form = system.phone_home
+        return self._metal.do(posted_from(self.address, url, data=form, headers=FORM))
 
     # --- power ---------------------------------------------------------------------------------------------------
 
@@ -204,6 +269,8 @@ class ScriptedMachine:
     async def _boot(self, firmware: System) -> bool:
         """Boot once, and run; whether it then restarts."""
         target = firmware.target
+        if Flaw.BOOTS_DISK in self.flaws or Flaw.BOOTS_NETWORK in self.flaws:
+            target = "Hdd" if Flaw.BOOTS_DISK in self.flaws else "Pxe"
         if firmware.enabled == "Once":
             firmware.target, firmware.enabled = "None", "Disabled"
             self._boots_from = self.mac
@@ -251,9 +318,8 @@ class ScriptedMachine:
             return
         if not system.reported:
             await self._at(FIRST_BOOT)
-            url = system.seed["vendor-data"]["phone_home"]["url"]
-            form = {"pub_key_ed25519": f"{system.host_key} root@host\n", "pub_key_rsa": "N/A", "fqdn": system.hostname}
-            await posted_until(lambda status: status < 400, http, url, data=urlencode(form))
+            url, form = system.phone_home
+            await posted_until(lambda status: status < 400, http, url, data=form, headers=FORM)
             system.reported = True
         await self._at(BOOTED)
 
@@ -305,6 +371,8 @@ class Ramdisk:
             await self._at(LOCKED)
             return
         self._metal.secrets.add(self._token)
+        self._machine.uid = self._uid
+        self._machine.tokens.append(self._token)
         app = web.Application(client_max_size=2**26)
         app.router.add_get("/v1/commands/", self._list)
         app.router.add_post("/v1/commands/", self._command)
@@ -335,10 +403,17 @@ class Ramdisk:
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _keep_beating(self, about: Mapping[str, str]) -> None:
-        beat = {**about, "agent_token": self._token, "agent_version": "13.0.0"}
+        flaws = self._machine.flaws
         while True:
             self._beat.clear()
-            await posted(self._http, f"{self._api}/v1/heartbeat/{self._uid}", json=beat)
+            beat = {**about, "agent_token": self._token, "agent_version": "13.0.0"}
+            if Flaw.WRONG_TOKEN in flaws:
+                beat["agent_token"] = STRANGE_TOKEN
+            if Flaw.MOVED in flaws:
+                beat["callback_url"] = f"https://{self._machine.address}:9999"
+            if Flaw.MUTE not in flaws:
+                await posted(self._http, f"{self._api}/v1/heartbeat/{self._uid}", json=beat)
+                self._machine.beats += 1
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
                     await self._beat.wait()
@@ -347,11 +422,15 @@ class Ramdisk:
 
     async def _list(self, request: web.Request) -> web.Response:
         self._require_token(request)
+        if Flaw.GARBAGE in self._machine.flaws:
+            return web.Response(text="<html>It works!</html>", content_type="text/html")
         return web.json_response({"commands": self._commands})
 
     async def _command(self, request: web.Request) -> web.Response:
         self._require_token(request)
-        if any(command["command_status"] == "RUNNING" for command in self._commands):
+        if Flaw.BUSY in self._machine.flaws:
+            await self._at(REFUSING)
+        if Flaw.BUSY in self._machine.flaws or any(c["command_status"] == "RUNNING" for c in self._commands):
             return web.json_response({"faultstring": "Agent is busy: executing a command"}, status=409)
         asked = await request.json()
         command: dict[str, Any] = {
@@ -373,6 +452,8 @@ class Ramdisk:
                 self._go(command, self._write(asked["params"]))
             case "clean.execute_clean_step" if asked["params"]["step"]["step"] == "erase_disks":
                 self._go(command, self._erase(asked["params"]["step"]))
+            case "clean.execute_clean_step" if asked["params"]["step"]["step"] == "open_rescue":
+                self._go(command, self._open_rescue())
             case name:
                 error = {"type": "InvalidCommandError", "code": 400, "message": "Invalid command", "details": name}
                 command |= {"command_status": "FAILED", "command_error": error}
@@ -395,8 +476,8 @@ class Ramdisk:
         machine, info = self._machine, params["image_info"]
         machine.system = None  # from the first byte on, what was there is no more
         await self._at(WRITING)
-        if machine.write_errors:
-            return {"command_status": "FAILED", "command_error": machine.write_errors.pop(0)}
+        if machine.command_errors:
+            return {"command_status": "FAILED", "command_error": machine.command_errors.pop(0)}
         seed = read_seed(params["configdrive"])
         token = parse_qs(urlsplit(seed["vendor-data"]["phone_home"]["url"]).query)["token"][0]
         self._metal.secrets.add(token)
@@ -407,7 +488,11 @@ class Ramdisk:
 
     async def _erase(self, step: Mapping[str, Any]) -> Mapping[str, Any]:
         await self._at(ERASING)
-        self._machine.system = None
+        machine = self._machine
+        if machine.command_errors:
+            return {"command_status": "FAILED", "command_error": machine.command_errors.pop(0)}
+        machine.system = None
+        verified, machine.unwiped = machine.unwiped == 0, max(0, machine.unwiped - 1)
         evidence = [
             {
                 "device": disk["name"],
@@ -415,13 +500,18 @@ class Ramdisk:
                 "wwn": None,
                 "sizeBytes": disk["size"],
                 "method": "Overwrite",
-                "verified": True,
+                "verified": verified,
                 "samples": 64,
-                "message": "64 samples read back as zeros",
+                "message": f"{64 if verified else 63} of 64 samples read back as zeros",
             }
             for disk in self._disks()
         ]
         return {"command_status": "SUCCEEDED", "command_result": {"clean_result": evidence, "clean_step": dict(step)}}
+
+    async def _open_rescue(self) -> Mapping[str, Any]:
+        await self._at(RESCUING)
+        opened = {"user": "rescue", "hostKeys": [new_host_key()]}
+        return {"command_status": "SUCCEEDED", "command_result": {"clean_result": opened}}
 
     # --- what it finds -------------------------------------------------------------------------------------------
 
@@ -480,7 +570,7 @@ class Ramdisk:
             "hostname": "ramdisk",
         }
         return {
-            "inventory": inventory,
+            "inventory": "none" if Flaw.GARBLED_REPORT in machine.flaws else inventory,
             "root_disk": None,
             "boot_interface": self._bootif,
             "configuration": {"collectors": ["default", "logs"], "managers": []},
@@ -496,10 +586,11 @@ class Metal:
         self.base_url = ""
         """Where iPXE finds the operator."""
         self.moved = threading.Condition()
-        self.secrets: set[str] = {PASSWORD}
+        self.secrets: set[str] = {PASSWORD, STRANGE_TOKEN}
         """Whatever must be seen nowhere."""
         self._folder = folder
         self._machines: list[ScriptedMachine] = []
+        self._making = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="metal")
         self.stirred = asyncio.Event()
@@ -522,19 +613,20 @@ class Metal:
         """Run this in the machines' thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
-    def machine(self, *, disks_gib: Mapping[str, int] | None = None, listening: bool = True) -> ScriptedMachine:
-        """A new machine, off; disks by serial number. Not `listening`: its BMC refuses connections."""
-        number = len(self._machines) + 1
-        machine = ScriptedMachine(self, number, disks_gib or {f"DISK{number:04}": 16})
-        self._machines.append(machine)
-        machine.bmc_port = self.do(machine.bmc.start())
-        if not listening:
-            self.do(machine.bmc.stop())
+    def machine(
+        self, *, disks_gib: Mapping[str, int] | None = None, tls: ssl.SSLContext | None = None
+    ) -> ScriptedMachine:
+        """A new machine, off; disks by serial number; its BMC speaks HTTPS if it is given the server's side of it."""
+        with self._making:
+            number = len(self._machines) + 1
+            machine = ScriptedMachine(self, number, disks_gib or {f"DISK{number:04}": 16}, tls=tls is not None)
+            self._machines.append(machine)
+        machine.bmc_port = self.do(machine.bmc.start(tls))
         return machine
 
-    def listen(self, machine: ScriptedMachine) -> None:
-        """Let its BMC answer where it refused connections."""
-        self.do(machine.bmc.start(port=machine.bmc_port))
+    def listen(self, machine: ScriptedMachine, *, on: bool = True) -> None:
+        """Let its BMC answer, or refuse connections."""
+        self.do(machine.bmc.start(port=machine.bmc_port) if on else machine.bmc.stop())
 
     def stir(self) -> None:
         """Have whoever halts look whether it may go on."""
@@ -588,6 +680,13 @@ async def posted(http: aiohttp.ClientSession, url: str, **body: Any) -> int:
             return response.status
     except (aiohttp.ClientError, TimeoutError):
         return 599
+
+
+async def posted_from(address: str, url: str, **body: Any) -> int:
+    """The status that one post from this address is answered with."""
+    connector = aiohttp.TCPConnector(local_addr=(address, 0), force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as http:
+        return await posted(http, url, **body)
 
 
 async def posted_until(good: Callable[[int], bool], http: aiohttp.ClientSession, url: str, **body: Any) -> int:

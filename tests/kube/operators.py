@@ -25,10 +25,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tests.kube.metal import BOOTED, Metal, ScriptedMachine, base64_of, credentials
+from tests.kube.wire import Wire
 
-from lab import controlplane
+from lab import controlplane, kubectl
 from lab.controlplane import ControlPlane
 from lab.paths import REPOSITORY
+from lab.private import write_private
 from lab.process import wait_until
 
 SYSTEM = "rackwright-system"
@@ -39,6 +41,9 @@ HOST = "127.0.0.1"
 IMAGE_CHECKSUM = f"sha256:{'ab' * 32}"
 PATIENCE = 90.0
 """Seconds for whatever should happen; the machine that tests run on may be busy."""
+
+PROBE_SECONDS = 2.0
+"""How long an operator may take to say that it is ready."""
 
 COMMISSIONED = ["On", "ForceOff"]
 DEPLOYED = [*COMMISSIONED, "On", "ForceOff", "On"]
@@ -65,6 +70,8 @@ class Operator:
     port: int
     base_url: str
     arguments: Sequence[str] = ()
+    clock: Path | None = None
+    """Holds the seconds that it is to be off by (`tests.kube.clock`); None for the real time."""
     log: Path = field(init=False)
     process: subprocess.Popen[bytes] | None = None
 
@@ -73,23 +80,32 @@ class Operator:
 
     def start(self, *, ready: str = "readyz") -> None:
         """Start it, and wait for the probe to succeed; `healthz` for one that is to stand by."""
+        self.launch()
+        assert wait_until(lambda: self.ended() or self.probe(ready), PATIENCE), self.text()[-2000:]
+        assert not self.ended(), self.text()[-2000:]
+
+    def launch(self) -> None:
+        """Start it."""
         ramdisk = self.folder / "ramdisk"
         ramdisk.mkdir(exist_ok=True)
         for name in ("vmlinuz", "initrd"):
             (ramdisk / name).write_text(name)
         command = [
-            *(sys.executable, "-m", "rackwright", "run"),
+            *(sys.executable, "-m", "rackwright" if self.clock is None else "tests.kube.clock", "run"),
             *("--base-url", self.base_url),
             *("--http-address", f"{HOST}:{self.port}"),
             *("--namespace", SYSTEM),
             *("--ramdisk", str(ramdisk)),
             *self.arguments,
         ]
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PYTHONPATH": str(REPOSITORY / "operator")}
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "operator"), str(REPOSITORY)]),
+            **({} if self.clock is None else {"CLOCK": str(self.clock)}),
+        }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        assert wait_until(lambda: self._ended() or self.probe(ready), PATIENCE), self.text()[-2000:]
-        assert not self._ended(), self.text()[-2000:]
 
     def probe(self, which: str) -> bool:
         """Whether `readyz` or `healthz` succeeds."""
@@ -129,16 +145,43 @@ class Operator:
         """What it has logged."""
         return self.log.read_text(errors="replace")
 
-    def _ended(self) -> bool:
+    def ended(self) -> bool:
+        """Whether it doesn't run."""
         return self.process is None or self.process.poll() is not None
 
 
-class Watch:
-    """Every version of every object of a kind, in all namespaces, as the API server told of it."""
+@contextmanager
+def kept_running(operator: Operator) -> Iterator[None]:
+    """What a kubelet does: start it again whenever it ends."""
+    stop = threading.Event()
 
-    def __init__(self, plane: ControlPlane, path: str) -> None:
+    def keep() -> None:
+        while not stop.wait(0.5):
+            if operator.ended():
+                operator.launch()
+
+    kubelet = threading.Thread(target=keep, name="kubelet")
+    kubelet.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        kubelet.join()
+
+
+class Watch:
+    """Every version of every object of a kind, in all namespaces, as the API server told of it.
+
+    `named` is whom an object is about: what concerns one machine is found by its namespace and name.
+    """
+
+    def __init__(
+        self, plane: ControlPlane, path: str, named: Callable[[JSON], str] = lambda it: str(it["metadata"]["name"])
+    ) -> None:
         self._news = threading.Condition()
         self._objects: list[JSON] = []
+        self._about: dict[tuple[str, str], list[JSON]] = {}
+        self._named = named
         self._deleted: set[str] = set()
         command = [str(plane.kubectl), f"--kubeconfig={plane.kubeconfig}", "get", "--raw", f"{path}?watch=1"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -159,8 +202,10 @@ class Watch:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             event = json.loads(line)
+            it = event["object"]
             with self._news:
-                self._objects.append(event["object"])
+                self._objects.append(it)
+                self._about.setdefault((it["metadata"]["namespace"], self._named(it)), []).append(it)
                 if event["type"] == "DELETED":
                     self._deleted.add(event["object"]["metadata"]["uid"])
                 self._news.notify_all()
@@ -169,6 +214,11 @@ class Watch:
         """Those versions that are wanted, in order."""
         with self._news:
             return [each for each in self._objects if wanted(each)]
+
+    def about(self, namespace: str, name: str) -> list[JSON]:
+        """Those versions that concern this machine, in order."""
+        with self._news:
+            return list(self._about.get((namespace, name), ()))
 
     def until(self, found: Callable[[], T | None], seconds: float = PATIENCE) -> T | None:
         """What is looked for, again with every piece of news until it is not None or time is up."""
@@ -181,6 +231,43 @@ class Watch:
         with self._news:
             gone = self._news.wait_for(lambda: uid in self._deleted, seconds)
         assert gone, f"{uid} still exists"
+
+
+class Listing:
+    """The lines that `kubectl get bmm --watch` shows of a namespace."""
+
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+        self._news = threading.Condition()
+        self._lines: list[list[str]] = []
+        command = [str(plane.kubectl), f"--kubeconfig={plane.kubeconfig}", "-n", namespace, "get", "bmm", "--watch"]
+        self._process = subprocess.Popen([*command, "--no-headers"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._thread = threading.Thread(target=self._read, name="listing")
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._news:
+                self._lines.append(line.decode().split())
+                self._news.notify_all()
+
+    def shows(self, name: str, *words: str) -> None:
+        """Wait for a line about this machine with all of these words in it."""
+
+        def shown() -> bool:
+            return any(line[0] == name and set(words) <= set(line) for line in self._lines)
+
+        with self._news:
+            came = self._news.wait_for(shown, PATIENCE)
+        assert came, (name, words, [line for line in self._lines if line[0] == name])
+
+    def close(self) -> None:
+        """Show no more."""
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 class Front:
@@ -230,7 +317,10 @@ class Front:
             return False
         try:
             writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
-            return b" 200 " in await reader.readline()
+            async with asyncio.timeout(PROBE_SECONDS):
+                return b" 200 " in await reader.readline()
+        except TimeoutError:
+            return False
         finally:
             writer.close()
 
@@ -259,13 +349,13 @@ class Machine:
         self.site.create(self.manifest(**spec))
 
     def manifest(self, **spec: Any) -> JSON:
-        """Its record as a person writes it."""
-        bmc = {"address": self.metal.bmc_address, "credentialsSecretRef": {"name": "bmc"}}
+        """Its record as a person writes it; of `bmc`, what isn't given is right."""
+        right = {"address": self.metal.bmc_address, "credentialsSecretRef": {"name": "bmc"}}
         return {
             "apiVersion": API,
             "kind": "BareMetalMachine",
             "metadata": {"name": self.name, "namespace": self.site.namespace},
-            "spec": {"bmc": bmc, "bootMACAddress": self.metal.mac, **spec},
+            "spec": {"bootMACAddress": self.metal.mac, **spec, "bmc": {**right, **spec.get("bmc", {})}},
         }
 
     def restore(self, backup: JSON) -> None:
@@ -305,7 +395,7 @@ class Machine:
     @property
     def versions(self) -> list[JSON]:
         """Every version of its record that there was."""
-        return self.site.machines.versions(self._mine)
+        return self.site.machines.about(self.site.namespace, self.name)
 
     def record(self) -> JSON:
         """Its newest record."""
@@ -359,22 +449,21 @@ class Machine:
             seconds,
         )
 
-    def event(self, reason: str, kind: str = "Warning") -> JSON:
-        """Wait for an Event of this reason."""
-        found = self.site.events.until(
-            lambda: next((e for e in self.events() if (e["reason"], e["type"]) == (reason, kind)), None), PATIENCE
-        )
-        assert found, f"no {kind} Event {reason} of {self.name}: {[e['reason'] for e in self.events()]}"
+    def event(self, reason: str, kind: str = "Warning", *, says: str = "") -> JSON:
+        """Wait for an Event of this reason, with this in its note."""
+
+        def told() -> JSON | None:
+            alike = (e for e in self.events() if (e["reason"], e["type"]) == (reason, kind))
+            return next((event for event in alike if says in event["note"]), None)
+
+        found = self.site.events.until(told, PATIENCE)
+        assert found, f"no {kind} Event {reason} of {self.name}: {[(e['reason'], e['note']) for e in self.events()]}"
         return found
 
     def events(self) -> list[JSON]:
         """Its Events, each as it is now, in order."""
-        found = self.site.events.versions(lambda e: e["regarding"].get("name") == self.name)
+        found = self.site.events.about(self.site.namespace, self.name)
         return list({event["metadata"]["uid"]: event for event in found}.values())
-
-    def _mine(self, item: JSON) -> bool:
-        metadata = item["metadata"]
-        return bool(metadata["name"] == self.name and metadata["namespace"] == self.site.namespace)
 
     def _unmet(self, what: str) -> str:
         versions = self.versions
@@ -393,6 +482,7 @@ class Site:
     machines: Watch
     events: Watch
     front: Front
+    wire: Wire
 
     def another_operator(self) -> Operator:
         """A second operator behind the same Service, not started."""
@@ -429,6 +519,16 @@ class Site:
         """A Secret with these texts."""
         encoded = {key: base64_of(value) for key, value in data.items()}
         return {"apiVersion": "v1", "kind": "Secret", "metadata": self._metadata(name), "data": encoded}
+
+    def change_image(self, name: str, **spec: Any) -> None:
+        """Merge into an image's spec."""
+        self.kubectl("patch", "osimage", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def change_secret(self, name: str, **data: str) -> None:
+        """Give a Secret these texts."""
+        self.kubectl(
+            "patch", "secret", name, "--type=merge", "-p", json.dumps({"data": self.secret(name, **data)["data"]})
+        )
 
     def bmc_secret(self, name: str = "bmc") -> JSON:
         """A Secret that the BMCs accept."""
@@ -469,9 +569,18 @@ def allow_enlistment(plane: ControlPlane, namespace: str) -> None:
 
 @contextmanager
 def site(
-    plane: ControlPlane, folder: Path, namespace: str, *, arguments: Sequence[str] = (), behind_service: bool = False
+    plane: ControlPlane,
+    folder: Path,
+    namespace: str,
+    *,
+    arguments: Sequence[str] = (),
+    behind_service: bool = False,
+    wired: bool = False,
 ) -> Iterator[Site]:
-    """Install the operator's rights, give it a namespace for machines, and run it until the end of the context."""
+    """Install the operator's rights, give it a namespace for machines, and run it until the end of the context.
+
+    With `behind_service` machines reach it through a `Front`; `wired`, it reaches the API server through a `Wire`.
+    """
     _install(plane, namespace)
     if "--enlist-namespace" in arguments:
         allow_enlistment(plane, namespace)
@@ -479,14 +588,18 @@ def site(
     with (
         Metal(folder) as metal,
         Watch(plane, f"/apis/{API}/baremetalmachines") as machines,
-        Watch(plane, "/apis/events.k8s.io/v1/events") as events,
+        Watch(plane, "/apis/events.k8s.io/v1/events", lambda it: str(it["regarding"].get("name"))) as events,
     ):
         port = free_port()
-        front = Front()
+        front, wire = Front(), Wire(plane, metal)
+        there = f"http://{HOST}:{metal.do(wire.start())}"
+        if wired:
+            token = json.loads(kubeconfig.read_text())["users"][0]["user"]["token"]
+            write_private(kubeconfig, kubectl.kubeconfig_of({"server": there}, token))
         metal.base_url = f"http://{HOST}:{metal.do(front.start()) if behind_service else port}"
         front.ports = [port]
         operator = Operator(kubeconfig, folder, port, metal.base_url, arguments)
-        it = Site(plane, namespace, metal, operator, machines, events, front)
+        it = Site(plane, namespace, metal, operator, machines, events, front, wire)
         it.create(it.bmc_secret())
         try:
             operator.start()
@@ -497,6 +610,7 @@ def site(
             finally:
                 it.operator.end()
                 metal.do(front.stop())
+                metal.do(wire.stop())
 
 
 def _install(plane: ControlPlane, namespace: str) -> None:

@@ -59,3 +59,35 @@ def test_a_standby_takes_over_at_once_and_nothing_is_done_by_both(here: Site) ->
     finally:
         first.end()
         here.operator = second
+
+
+def test_an_operator_that_was_frozen_does_nothing_more_when_it_is_back(here: Site) -> None:
+    (idle,), (writing,), booting = deployed(here, "f-idle"), ready(here, "f-writing"), here.machine("f-booting")
+    first, second = here.operator, here.another_operator()
+    second.start(ready="healthz")
+    try:
+        writing.metal.halt_at(WRITING)
+        booting.metal.halt_at(IPXE)
+        writing.deploy()
+        booting.declare()
+        writing.metal.arrived(WRITING)
+        booting.metal.arrived(IPXE)
+        first.send(signal.SIGSTOP)
+        assert wait_until(lambda: second.probe("readyz"), PATIENCE)  # the Lease has run out
+        writing.metal.go_on()
+        writing.reaches("Deployed")
+        logged = len(first.text())
+        first.send(signal.SIGCONT)
+        assert wait_until(first.ended, PATIENCE)
+        assert "step=" not in first.text()[logged:]
+        booting.metal.go_on()
+        booting.reaches("Ready")
+        assert writing.metal.told == DEPLOYED
+        assert booting.metal.told == COMMISSIONED
+        assert idle.metal.told == DEPLOYED
+        assert [number for _, number in attempts(writing, "Deploy")] == [1]
+        assert first.end() == 1
+    finally:
+        first.end(signal.SIGKILL)
+        here.operator = second
+    here.assert_discreet()

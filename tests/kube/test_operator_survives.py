@@ -1,30 +1,46 @@
-"""Operators come and go, records are deleted, status gets lost: machines arrive, and nothing is done twice."""
+"""Operators are killed, the API server goes away, clocks jump, records get lost: nothing is done twice.
+
+The operator reaches the API server through a `Wire`, which holds it up, interferes or breaks.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import yaml
-from tests.kube.metal import BOOTED, ERASING, FIRST_BOOT, INSPECTION, IPXE, WRITING, reset
+from tests.kube.metal import BOOTED, ERASING, FIRST_BOOT, INSPECTION, IPXE, LOOKUP, RESCUING, WRITING, reset
 from tests.kube.operators import (
     COMMISSIONED,
     DEPLOYED,
     IMAGE_CHECKSUM,
     PATIENCE,
     RELEASED,
+    SYSTEM,
+    Machine,
     Site,
     attempts,
     deployed,
+    elapsed,
+    kept_running,
     ready,
     site,
 )
+from tests.kube.wire import Ended, Left, Moment, Recorded
 
 from lab.controlplane import ControlPlane
+from lab.process import wait_until
 
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
+
+AWAY = 60.0
+"""Seconds without an API server."""
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f you@example.org"
 
 
 @pytest.fixture(scope="module")
@@ -33,62 +49,286 @@ def here(
     crds: None,  # noqa: ARG001 (the operator watches them)
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    with site(control_plane, tmp_path_factory.mktemp("survives"), "survives") as it:
+    arguments = ("--retry-base", "10")
+    with site(control_plane, tmp_path_factory.mktemp("survives"), "survives", arguments=arguments, wired=True) as it:
         it.create(it.image("debian-12"))
         yield it
 
 
-def test_a_killed_operator_goes_on_where_it_was(here: Site) -> None:
-    (releasing,) = deployed(here, "erasing")
-    writing, written, starting = ready(here, "writing", "written", "starting")
-    booting, inspected = here.machine("booting"), here.machine("inspected")
-    releasing.metal.halt_at(ERASING)
-    writing.metal.halt_at(WRITING)
-    written.metal.halt_at(WRITING)
-    starting.metal.halt_at(FIRST_BOOT)
-    booting.metal.halt_at(IPXE)
-    inspected.metal.halt_at(INSPECTION)
-    releasing.release()
-    for node in (writing, written, starting):
-        node.deploy()
-    here.create(booting.manifest(), inspected.manifest())
-    written.metal.arrived(WRITING)
-    written.metal.halt_at(reset("ForceOff"))
-    written.metal.go_on(WRITING)
-    for node, place, times in (
-        (releasing, ERASING, 1),
-        (writing, WRITING, 1),
-        (written, reset("ForceOff"), 2),
-        (starting, FIRST_BOOT, 1),
-        (booting, IPXE, 1),
-        (inspected, INSPECTION, 1),
-    ):
-        node.metal.arrived(place, times)
+# --- an operator that is killed -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is done to a machine, and where in it an operator may be killed."""
+
+    name: str
+    steps: Sequence[str]
+    """Every `status.operation.step`, in order: at each it is killed before anything of it was done, and after all."""
+    places: Sequence[str]
+    """Where the machine is on its way when it is killed, besides."""
+    begins: Callable[[Machine], None]
+    arrives: str
+    told: Sequence[str]
+    """Every reset that the BMC is given."""
+    once: str = ""
+    """What must never happen twice."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def moments(self) -> Sequence[Moment | str]:
+        """All of them."""
+        return [*(kind(step) for step in self.steps for kind in (Recorded, Left)), Ended(), *self.places]
+
+
+OPERATIONS = (
+    Operation("Commission", ("BootRamdisk", "ShutDown"), (IPXE, INSPECTION), Machine.declare, "Ready", COMMISSIONED),
+    Operation(
+        "Deploy",
+        ("BootRamdisk", "WriteImage", "BootDisk"),
+        (reset("On"), IPXE, LOOKUP, WRITING, reset("ForceOff"), FIRST_BOOT),
+        Machine.deploy,
+        "Deployed",
+        ["On", "ForceOff", "On"],
+        once=WRITING,
+    ),
+    Operation(
+        "Rescue",
+        ("PowerOff", "BootRamdisk", "OpenRescue"),
+        (reset("GracefulShutdown"), RESCUING),
+        lambda node: node.change(rescue={"sshAuthorizedKeys": [KEY]}),
+        "Rescue",
+        ["GracefulShutdown", "On"],
+        once=RESCUING,
+    ),
+    Operation(
+        "EndRescue",
+        ("PowerOff", "BootDisk"),
+        (reset("GracefulShutdown"), reset("On")),
+        lambda node: node.change(rescue=None),
+        "Deployed",
+        ["GracefulShutdown", "On"],
+    ),
+    Operation(
+        "Release",
+        ("PowerOff", "BootRamdisk", "EraseDisks", "ShutDown"),
+        (reset("GracefulShutdown"), ERASING, reset("ForceOff")),
+        Machine.release,
+        "Ready",
+        ["GracefulShutdown", "On", "ForceOff"],
+        once=ERASING,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def fleet(here: Site) -> list[Machine]:
+    """A machine for each moment of the operation that has most, and one that is left in peace."""
+    return [here.machine(f"fleet-{n}") for n in range(max(len(each.moments) for each in OPERATIONS) + 1)]
+
+
+# One fleet, whose story these tests tell in order.
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_an_operator_that_is_killed_at_any_step_goes_on_where_it_was(
+    here: Site, fleet: Sequence[Machine], operation: Operation
+) -> None:
+    befores = [len(node.metal.told) for node in fleet]
+    held = list(zip(fleet, operation.moments, strict=False))
+    visits = {node.name: node.metal.journal.count(at) + 1 for node, at in held if isinstance(at, str)}
+    for node, at in held:
+        if isinstance(at, str):
+            node.metal.halt_at(at)
+        else:
+            here.wire.hold(node.name, at)
+    for node in fleet:
+        operation.begins(node)
+    for node, at in held:
+        if isinstance(at, str):
+            node.metal.arrived(at, visits[node.name])
+        else:
+            here.wire.holds(node.name)
     assert here.operator.end(signal.SIGKILL) == -signal.SIGKILL
-    for node in (releasing, writing, written, starting, booting, inspected):
+    here.wire.drop()
+    for node in fleet:
         node.metal.go_on()
-    writing.metal.arrived(WRITING)
+    here.plane.ctl("-n", SYSTEM, "delete", "lease", "rackwright")  # it is known to be dead: no need to wait that out
     here.operator.start()
-    for node in (writing, written, starting):
+    for node, before in zip(fleet, befores, strict=True):
+        status = settled(node, operation.arrives)
+        assert node.metal.told[before:] == operation.told, node.name
+        assert [number for _, number in attempts(node, operation.name)] == [1], node.name
+        assert node.metal.journal.count(operation.once) == (1 if operation.once else 0), node.name
+        assert (status["history"][0]["name"], status["history"][0]["outcome"]) == (operation.name, "Succeeded")
+    assert steps(fleet[-1], operation.name) == list(operation.steps), "a step that is not in the table"
+    if operation.name == "Release":
+        assert all(node.status["erasure"][0]["verified"] for node in fleet)
+
+
+def settled(node: Machine, phase: str) -> Mapping[str, Any]:
+    """Wait until it is in a phase with nothing under way."""
+    return node.until(lambda s: s.get("phase") == phase and "operation" not in s, f"was {phase}, and done")
+
+
+def steps(node: Machine, name: str) -> list[str]:
+    """The steps that its record went through in this operation."""
+    operations = [version.get("status", {}).get("operation") or {} for version in node.versions]
+    return list(dict.fromkeys(str(each["step"]) for each in operations if each.get("name") == name))
+
+
+# --- the API server -----------------------------------------------------------------------------------------------
+
+
+def test_somebody_else_writes_first_each_time_and_nothing_is_done_twice(here: Site) -> None:
+    node = here.machine("contested")
+    here.wire.conflicts.clear()
+    here.wire.meddles = True
+    try:
+        node.declare()
+        node.reaches("Ready")
+        node.deploy()
         node.reaches("Deployed")
         node.metal.arrived(BOOTED)
-        assert node.metal.images_written == [IMAGE_CHECKSUM]
-        assert node.metal.journal.count(WRITING) == 1
-        assert node.metal.told == DEPLOYED
-        assert [number for _, number in attempts(node, "Deploy")] == [1]
-    for node in (booting, inspected):
-        node.reaches("Ready")
-        assert node.metal.told == COMMISSIONED
-        assert [number for _, number in attempts(node, "Commission")] == [1]
-    releasing.reaches("Ready")
-    assert releasing.metal.journal.count(ERASING) == 1
-    assert releasing.metal.told == RELEASED
-    assert [number for _, number in attempts(releasing, "Release")] == [1]
-    assert releasing.status["erasure"][0]["verified"]
+        node.release()
+        status = node.reaches("Ready")
+    finally:
+        here.wire.meddles = False
+    assert here.wire.conflicts["baremetalmachine"] >= len(steps(node, "Commission") + steps(node, "Deploy"))
+    assert here.wire.conflicts["lease"] > 0
+    assert node.metal.told == RELEASED
+    assert node.metal.images_written == [IMAGE_CHECKSUM]
+    assert [(entry["name"], entry["attempts"]) for entry in status["history"]] == [
+        ("Release", 1),
+        ("Deploy", 1),
+        ("Commission", 1),
+    ]
+
+
+def failure(code: int, reason: str) -> Mapping[str, Any]:
+    """How the API server says in a watch that it ends."""
+    return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": "-"}
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [(), (failure(410, "Expired"),), (failure(500, "InternalError"),)],
+    ids=["it breaks off", "it is too old to go on", "the API server has an internal error"],
+)
+def test_what_happens_while_a_watch_is_broken_is_seen_afterwards(
+    here: Site, pooled: Machine, errors: Sequence[Mapping[str, Any]]
+) -> None:
+    here.wire.errors += errors
+    with kept_running(here.operator):  # what kopf can't go on after ends the process, in good order
+        with here.wire.cut_off():
+            pooled.change(allocation={"owner": "team-search"})
+        pooled.reaches("Allocated")
+        assert wait_until(lambda: not here.wire.errors, PATIENCE)
+        pooled.change(allocation=None)
+        pooled.reaches("Ready")
+        assert wait_until(lambda: here.operator.probe("readyz"), PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def pooled(here: Site) -> Machine:
+    (node,) = ready(here, "in-the-pool")
+    return node
+
+
+def test_a_minute_without_the_api_server_costs_no_attempt(here: Site) -> None:
+    idle, erasing = deployed(here, "away-idle", "away-erasing")
+    writing, starting = ready(here, "away-writing", "away-starting")
+    booting = here.machine("away-booting")
+    erasing.metal.halt_at(ERASING)
+    writing.metal.halt_at(WRITING)
+    starting.metal.halt_at(FIRST_BOOT)
+    booting.metal.halt_at(IPXE)
+    erasing.release()
+    writing.deploy()
+    starting.deploy()
+    booting.declare()
+    for node, place in ((erasing, ERASING), (writing, WRITING), (starting, FIRST_BOOT), (booting, IPXE)):
+        node.metal.arrived(place)
+    nodes = (idle, erasing, writing, starting, booting)
+    told = [list(node.metal.told) for node in nodes]
+    with kept_running(here.operator):
+        with here.wire.cut_off():
+            since = time.monotonic()
+            for node in nodes:
+                node.metal.go_on()
+            time.sleep(AWAY - elapsed(since))  # nothing is what is waited for
+            assert [node.metal.told for node in nodes] == told, "nothing is done that can't be recorded before"
+        for node in (writing, starting):
+            node.reaches("Deployed")
+            assert node.metal.told == DEPLOYED
+            assert node.metal.images_written == [IMAGE_CHECKSUM]
+        erasing.reaches("Ready")
+        assert erasing.metal.told == RELEASED
+        assert erasing.metal.journal.count(ERASING) == 1
+        booting.reaches("Ready")
+        assert booting.metal.told == COMMISSIONED
+    assert idle.metal.told == DEPLOYED
+    assert all(entry["attempts"] == 1 for node in nodes for entry in node.status["history"])
+
+
+# --- the clock ----------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_jumps_costs_an_attempt_at_most_and_never_stops_a_machine(here: Site) -> None:
+    (idle,) = deployed(here, "clock-idle")
+    writing, slow = ready(here, "clock-writing", "clock-slow")
+    waiting = here.machine("clock-waiting")
+    set_clock(here, timedelta())
+    here.operator.end()
+    here.operator.clock = here.operator.folder / "clock"
+    here.operator.start()
+    try:
+        # Ahead by less than an attempt may take: whoever works goes on.
+        writing.metal.halt_at(WRITING)
+        writing.deploy()
+        writing.metal.arrived(WRITING)
+        slow.metal.halt_at(WRITING)
+        slow.deploy()
+        slow.metal.arrived(WRITING)
+        set_clock(here, timedelta(minutes=50))
+        beats = writing.metal.beats
+        assert wait_until(lambda: writing.metal.beats >= beats + 3, PATIENCE)  # and the operator looks each time
+        writing.metal.go_on()
+        assert writing.reaches("Deployed")["history"][0]["attempts"] == 1
+        assert writing.metal.told == DEPLOYED
+        # Ahead by more: that attempt is over.
+        set_clock(here, timedelta(hours=2))
+        status = slow.until(lambda s: "nextRetryAt" in s.get("operation", {}), "was over")
+        assert status["lastFailure"]["reason"] == "DeadlineExceeded"
+        slow.metal.arrived(WRITING, 2)
+        slow.metal.go_on()
+        assert slow.reaches("Deployed")["history"][0]["attempts"] == 2
+        # Back by a year: what waits for a time that is a year away now doesn't wait for it.
+        here.metal.listen(waiting.metal, on=False)
+        waiting.declare()
+        waiting.until(lambda s: "nextRetryAt" in s.get("operation", {}), "failed once")
+        set_clock(here, -timedelta(days=365))
+        here.metal.listen(waiting.metal)
+        assert waiting.reaches("Ready")["history"][0]["attempts"] == 2
+        assert idle.metal.told == DEPLOYED
+    finally:
+        here.operator.end()
+        here.operator.clock = None
+        here.operator.start()
+
+
+def set_clock(here: Site, off_by: timedelta) -> None:
+    """Have an operator that runs by it believe that it is later, or earlier."""
+    (here.operator.folder / "clock").write_text(f"{off_by.total_seconds()}")
+
+
+# --- records ------------------------------------------------------------------------------------------------------
 
 
 def test_a_deleted_machine_that_holds_nothing_is_gone_at_once(here: Site) -> None:
-    (node,) = ready(here, "pooled")
+    (node,) = ready(here, "to-be-deleted")
     here.machines.until_deleted(node.delete())
     assert node.metal.told == COMMISSIONED
     here.kubectl("wait", "--for=delete", f"hwi/{node.name}", f"--timeout={PATIENCE:.0f}s")

@@ -191,6 +191,10 @@ def _time(seconds: int) -> Event:
     return Event(f"{seconds} seconds pass", lambda h: h.rig.advance(timedelta(seconds=seconds)))
 
 
+def _clock(name: str, by: timedelta) -> Event:
+    return Event(f"the clock is set {name}", lambda h: h.rig.set_clock(by))
+
+
 NOTHING = Event("-", lambda _: None)
 """What Hypothesis shrinks an event to that doesn't matter."""
 WELL = Event("all is well", lambda h: willing(h.rig))
@@ -220,6 +224,11 @@ METAL = (
     Event("a twin appears", lambda h: _set(h.rig, "twin", "rack/node-01")),
 )
 TIME = tuple(_time(seconds) for seconds in (40, 200, 1000, 4000, 100_000))
+CLOCK = (
+    _clock("ahead by an hour", timedelta(hours=1)),
+    _clock("back by ten minutes", -timedelta(minutes=10)),
+    _clock("back by a year", -timedelta(days=365)),
+)
 RARE = (
     Event("delete", lambda h: _deleted(h, force=False)),
     Event("delete by force", lambda h: _deleted(h, force=True)),
@@ -278,7 +287,7 @@ def begun(start: str) -> History:
     return history
 
 
-ANYTHING = (WELL, WELL, WELL, *PEOPLE, *METAL, *TIME, *RARE)
+ANYTHING = (WELL, WELL, WELL, *PEOPLE, *METAL, *TIME, *CLOCK, *RARE)
 
 
 def histories(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from tests.property.metal import DISKS
 from tests.property.rig import Moment, Rig
@@ -19,6 +19,7 @@ from rackwright.api.machine import (
     BareMetalMachineStatus,
     EraseMode,
     Installed,
+    Operation,
     OperationName,
     Phase,
     Power,
@@ -48,8 +49,8 @@ from rackwright.lifecycle.world import CommandState
 POWER = (PowerOff, PowerOn, BootRamdisk, BootDisk)
 METADATA = (TakeHold, LetGo, RecordEvidence)
 WORKING = (Phase.COMMISSIONING, Phase.DEPLOYING, Phase.RELEASING)
-LONGEST_PAUSE = timedelta(minutes=18)
-"""The longest back-off with its spread; nothing looks away for longer."""
+LONGEST_PAUSE = 2 * timedelta(minutes=18)
+"""Twice the longest back-off with its spread: nothing looks away for longer, not even if the clock is set back."""
 
 
 @dataclass(slots=True)
@@ -221,13 +222,19 @@ def intent_is_recorded_before_the_action(chronicle: Chronicle, _: Rig, moment: M
             assert chronicle.attempts[operation.id] == (operation.name, operation.attempt), "an id names one attempt"
 
 
+def _still_to_come(moment: datetime, operation: Operation, now: datetime) -> bool:
+    """Whether an attempt may wait for this: never for longer than twice what was meant, which is a clock set back."""
+    return now < moment <= now + 2 * (moment - operation.started_at)
+
+
 def _assert_announced(before: BareMetalMachineStatus, action: Action, moment: Moment) -> None:
     operation = before.operation
     if operation is None:
         assert before.phase not in WORKING
         assert isinstance(action, PowerOff | PowerOn)
         return
-    assert operation.next_retry_at is None or moment.world.hurry or operation.next_retry_at <= moment.world.now
+    due, now = operation.next_retry_at, moment.world.now
+    assert due is None or moment.world.hurry or not _still_to_come(due, operation, now)
     if isinstance(action, BootRamdisk | BootDisk | WriteImage | EraseDisks | OpenRescue):
         assert operation.step == action.stage
     if isinstance(action, KeepInventory):
@@ -261,9 +268,10 @@ def every_transient_phase_ends(_: Chronicle, rig: Rig, moment: Moment) -> None:
     operation = after.operation
     if operation is not None:
         assert operation.attempt <= 10
-        assert operation.deadline - rig.now <= timedelta(hours=24) + LONGEST_PAUSE
+        assert operation.deadline - operation.started_at <= timedelta(hours=24) + LONGEST_PAUSE
     waiting = moment.before.operation
-    if waiting is not None and waiting.next_retry_at is not None and waiting.next_retry_at > rig.now:
+    due = waiting.next_retry_at if waiting is not None else None
+    if waiting is not None and due is not None and _still_to_come(due, waiting, rig.now):
         same = operation is not None and operation.id == waiting.id
         stopped = isinstance(decision.step, PowerOff) or moment.world.hurry
         assert (
@@ -282,7 +290,9 @@ def every_transient_phase_ends(_: Chronicle, rig: Rig, moment: Moment) -> None:
         assert timedelta() < decision.look_again <= LONGEST_PAUSE
     if isinstance(step, Wait):
         assert operation is not None, f"{decision.reason} waits without a deadline"
+        begun = operation.next_retry_at is None
         assert rig.now < operation.deadline, f"{decision.reason} waits beyond its deadline"
+        assert not begun or _still_to_come(operation.deadline, operation, rig.now), "a clock set back is waited for"
     if operation is not None and isinstance(step, Rest):
         raise AssertionError(f"{decision.reason} rests in the middle of {operation.name}")
 

@@ -153,6 +153,14 @@ class Rig:
         self.now += by
         self.heartbeat()
 
+    def set_clock(self, by: timedelta) -> None:
+        """Somebody sets the clock, and no time passes: how long ago anything was is known by another clock."""
+        self.now += by
+        self.memory.listening_since += by
+        if self.memory.session is not None:
+            attempt, heard_at = self.memory.session
+            self.memory.session = attempt, heard_at + by
+
     def heartbeat(self) -> None:
         """The agent reports, if it is one that the operator waits for."""
         ramdisk, operation = self.metal.ramdisk, self.status.operation

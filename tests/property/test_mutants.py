@@ -17,6 +17,7 @@ from rackwright.lifecycle.guards import (
     agent_takes_commands,
     allocation_declared,
     deletion_requested,
+    guard,
     hardware_unknown,
     powered_off,
     powered_on,
@@ -40,6 +41,7 @@ from rackwright.lifecycle.steps import (
     WriteImage,
 )
 from rackwright.lifecycle.table import TABLE, Row, Then, in_ramdisk, succeeded, untouched
+from rackwright.lifecycle.world import World
 
 Table = tuple[Row, ...]
 
@@ -107,6 +109,13 @@ class Wrong:
     events: Sequence[str]
 
 
+@guard
+def retry_to_come(world: World) -> bool:
+    """The next attempt's time is later than what the clock says now."""
+    operation = world.status.operation
+    return operation is not None and operation.next_retry_at is not None and operation.next_retry_at > world.now
+
+
 P, STAY = MachinePhase, Then.STAY
 
 MUTANTS: dict[str, Wrong] = {
@@ -158,6 +167,11 @@ MUTANTS: dict[str, Wrong] = {
     ),
     "a retry doesn't wait for its time": Wrong(
         Changed("(the failure's)", Wait), ["allocated", "declared"], ["deploy debian", "the BMC refuses once"]
+    ),
+    "a clock that was set back is waited for": Wrong(
+        Changed("(the failure's)", Wait, when=retry_to_come),
+        ["declared"],
+        ["the BMC refuses", "the clock is set back by a year"],
     ),
     # 7: what settles
     "a ramdisk is never left": Wrong(

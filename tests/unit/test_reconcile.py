@@ -7,19 +7,21 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rackwright.api.machine import Power
+from rackwright.api.machine import BareMetalMachineSpec, Power
 from rackwright.cache import Cache, Key, Machine
+from rackwright.execute import NotNow
 from rackwright.kube import Conflict, Gone, Unavailable
 from rackwright.lifecycle.decide import Decision
+from rackwright.lifecycle.guards import configuration
 from rackwright.lifecycle.steps import Action
-from rackwright.lifecycle.world import Blame, Fault, Seen, World
+from rackwright.lifecycle.world import Agent, Blame, Fault, Seen, World
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import Reconciler, _changes
 
@@ -74,7 +76,7 @@ class Rig:
 
     deeds: list[str] = field(default_factory=list)
     seen: Seen = field(default_factory=lambda: Seen(power=Power.OFF))
-    outcome: Fault | Mapping[str, Any] | None = None
+    outcome: Fault | NotNow | Mapping[str, Any] | None = None
     trouble: Exception | None = None
     leads: bool = True
     hurried: list[bool] = field(default_factory=list)
@@ -137,7 +139,7 @@ class Rig:
         self.deeds.append("write")
         return self.item
 
-    async def carry_out(self, action: Action, _machine: Machine) -> Fault | Mapping[str, Any] | None:
+    async def carry_out(self, action: Action, _machine: Machine) -> Fault | NotNow | Mapping[str, Any] | None:
         if self.trouble is not None:
             raise self.trouble
         self.deeds.append(type(action).__name__)
@@ -190,6 +192,40 @@ async def test_a_fault_of_an_action_is_written_with_the_next_attempts_time(rig: 
     assert delay == 120.0
     assert rig.deeds[2:] == ["BootRamdisk", "write", "tell BMCUnreachable"]
     assert rig.item["status"]["operation"]["attempt"] == 2
+
+
+async def test_an_agent_that_takes_no_command_is_left_in_peace_for_a_while(rig: Rig) -> None:
+    rig.outcome, rig.seen = NotNow(), Seen(power=Power.ON, agent=Agent(heard_at=NOW))
+    at = f"{NOW:%FT%TZ}"
+    recorded = configuration(BareMetalMachineSpec.model_validate({"deployment": {"image": "debian-12"}}), KEY.name)
+    operation = {"id": "op-1", "name": "Deploy", "step": "WriteImage", "beganAt": at, "startedAt": at}
+    deploying = {
+        "metadata": {"resourceVersion": "2"},
+        "spec": {"allocation": {"owner": "a"}, "deployment": {"image": "debian-12"}},
+        "status": {
+            "phase": "Deploying",
+            "owner": "a",
+            "installed": {"image": "debian-12", "configuration": recorded},
+            "operation": {**operation, "deadline": f"{NOW + timedelta(hours=1):%FT%TZ}"},
+        },
+    }
+    rig.item = merged(rig.item, deploying)
+    rig.reconciler.seen(rig.item)
+    assert await rig.turn() == 15.0
+    assert rig.deeds == ["WriteImage", "write", "tell AgentUnclear"]
+    assert await rig.turn() == 15.0
+    assert rig.deeds[3:] == ["WriteImage"]
+
+
+async def test_an_image_that_changed_hurries_who_failed_for_its_sake(rig: Rig) -> None:
+    rig.reconciler.image_changed(KEY)
+    await rig.turn()
+    failed = {"operation": "Deploy", "class": "Image", "reason": "ImageNotFound", "message": "-", "at": f"{NOW:%FT%TZ}"}
+    rig.item = merged(rig.item, {"metadata": {"resourceVersion": "9"}, "status": {"lastFailure": failed}})
+    rig.reconciler.seen(rig.item)
+    rig.reconciler.image_changed(KEY)
+    await rig.turn()
+    assert rig.hurried == [False, True]
 
 
 async def test_whoever_lost_leadership_writes_and_does_nothing_more_and_looks_again(rig: Rig) -> None:

@@ -14,8 +14,8 @@ import asyncio
 import json
 import logging
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NoReturn, assert_never
@@ -134,7 +134,7 @@ class AgentAPI:
             operation_id=boot.operation_id,
             callback_url=_callback(beat.get("callback_url"), peer),
             certificate=_certificate(beat.get("agent_verify_ca")),
-            heard_at=datetime.now(UTC),
+            heard_at=time.monotonic(),
             version=_line(beat.get("agent_version")),
         )
         before = self._sessions.current(uid, boot.operation_id)

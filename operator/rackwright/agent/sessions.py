@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol
 
@@ -70,8 +69,8 @@ class Session:
     """`https://ADDRESS:PORT`, without a path."""
     certificate: str
     """The agent's own certificate, PEM; connections are pinned to it."""
-    heard_at: datetime
-    """Of the last heartbeat, UTC."""
+    heard_at: float
+    """Of the last heartbeat, by the monotonic clock: how long ago that was is no matter of what time it is."""
     version: str
     """Of the agent; empty where it didn't say."""
     inspection: Mapping[str, Any] | None = None

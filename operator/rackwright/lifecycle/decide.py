@@ -13,12 +13,12 @@ from rackwright.api.fields import format_duration
 from rackwright.api.machine import BareMetalMachineStatus, Failure, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.conditions import conditions
-from rackwright.lifecycle.guards import closed_gates, differences
+from rackwright.lifecycle.guards import closed_gates, differences, retry_ahead
 from rackwright.lifecycle.operations import announced, failed, limits, recorded
 from rackwright.lifecycle.reasons import FORCE_DELETION, LEAVE_FAILED, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, sentence
 from rackwright.lifecycle.steps import Action, Begin, Fail, Hold, Pause, Record, RecordEvidence, Rest, Wait
 from rackwright.lifecycle.table import TABLE, Row, Then, applies
-from rackwright.lifecycle.world import Fault, World
+from rackwright.lifecycle.world import CommandState, Fault, World
 
 _LONGEST_READING = 12
 """Records in one reading; the longest that the table allows is proven shorter by a test."""
@@ -98,6 +98,13 @@ def after_fault(world: World, fault: Fault) -> Decision:
     moved = following.status.phase is not before.phase
     transition = (Transition(before.phase, following.status.phase, fault.reason, fault.message),) if moved else ()
     return replace(following, transitions=(*transition, *following.transitions), failure=following.status.last_failure)
+
+
+def after_refusal(world: World) -> Decision:
+    """What follows when the agent took no command now: how far it is stays unclear until it is asked again."""
+    agent = world.seen.agent
+    unclear = replace(agent, command=CommandState.UNKNOWN) if agent is not None else None
+    return decide(replace(world, seen=replace(world.seen, agent=unclear)))
 
 
 def _intent(status: BareMetalMachineStatus) -> BareMetalMachineStatus:
@@ -206,7 +213,7 @@ def _look_again(world: World, step: Action | Pause) -> timedelta:
             return max(min(left, world.policy.watch), timedelta(seconds=1))
         case Wait():
             retry = world.status.operation.next_retry_at if world.status.operation else None
-            return retry - world.now if retry is not None and retry > world.now else world.policy.watch
+            return retry - world.now if retry is not None and retry_ahead(world) else world.policy.watch
         case Rest() | Hold():
             return world.policy.poll
         case _:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import BareMetalMachineSpec, EraseMode, OperationName, Phase, Power
@@ -290,21 +290,37 @@ def at_stage(*stages: Stage) -> Guard:
 
 
 @guard
-def retry_not_due(world: World) -> bool:
-    """The next attempt waits for its time, and nothing it waits for has changed."""
+def retry_ahead(world: World) -> bool:
+    """The time of the next attempt is still to come."""
     operation = world.status.operation
     return (
         operation is not None
         and operation.next_retry_at is not None
-        and operation.next_retry_at > world.now
-        and not world.hurry
+        and _ahead(world.now, operation.started_at, operation.next_retry_at)
     )
+
+
+@guard
+def retry_not_due(world: World) -> bool:
+    """The next attempt waits for its time, and nothing it waits for has changed."""
+    return retry_ahead(world) and not world.hurry
 
 
 @guard
 def overdue(world: World) -> bool:
     """The attempt's deadline has passed."""
-    return world.status.operation is not None and world.now >= world.status.operation.deadline
+    operation = world.status.operation
+    if operation is None:
+        return False
+    begun = operation.next_retry_at is None
+    return world.now >= operation.deadline or (
+        begun and not _ahead(world.now, operation.started_at, operation.deadline)
+    )
+
+
+def _ahead(now: datetime, begun: datetime, until: datetime) -> bool:
+    """Whether this is still to come. A clock that was set back makes no wait longer than twice what was meant."""
+    return now < until <= now + 2 * (until - begun)
 
 
 @guard

@@ -239,9 +239,11 @@ def _at(world: World, stage: Stage) -> Operation | None:
     operation = world.status.operation
     if operation is None:
         return None
-    return operation.model_copy(
-        update={"step": stage.value, "step_started_at": world.now, "next_retry_at": None, "progress": None}
-    )
+    changes: dict[str, Any] = {"step": stage.value, "step_started_at": world.now, "progress": None}
+    if operation.next_retry_at is not None:  # it begins only now, sooner or later than was meant
+        deadline = world.now + limits(world, operation.name)[0]
+        changes |= {"next_retry_at": None, "started_at": world.now, "deadline": deadline}
+    return operation.model_copy(update=changes)
 
 
 def _finished(world: World) -> dict[str, Any]:

@@ -85,7 +85,7 @@ SENTENCES = {
         "Start {name} from its disk by hand: spec.bmc has no way to do it. "
         "It is Deployed as soon as the installed system reports."
     ),
-    "AgentUnclear": "The agent reports, and does not say how far its command is.",
+    "AgentUnclear": "The agent reports, and takes no command now or does not say how far its command is.",
     "AwaitingPowerState": "The BMC does not say how the power is.",
     "KeepingInventory": "The agent has reported the hardware.",
     "InventoryKept": "The hardware is known; the machine can be switched off.",

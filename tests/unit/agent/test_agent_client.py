@@ -8,7 +8,6 @@ import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ class ScriptedAgent:
 
 
 def session(url: str, known: Identity) -> Session:
-    return Session("op-1", url, known.certificate, datetime(2026, 1, 1, tzinfo=UTC), "13.0.0")
+    return Session("op-1", url, known.certificate, 0.0, "13.0.0")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from hypothesis import given
@@ -12,7 +11,7 @@ from tests.unit.agent.world import UID, boot
 from rackwright.agent.sessions import Session, Sessions, canonical_mac
 
 PEER = ip_address("10.0.0.7")
-SESSION = Session("op-1", "https://10.0.0.7:9999", "PEM", datetime(2026, 1, 1, tzinfo=UTC), "13.0.0")
+SESSION = Session("op-1", "https://10.0.0.7:9999", "PEM", 0.0, "13.0.0")
 
 
 def test_an_agent_that_was_heard_is_current_for_its_operation_only() -> None:

@@ -8,12 +8,13 @@ import pytest
 from tests.unit.lifecycle.worlds import NOW, attempt, declared, failure, heard, installed, power_off, power_on, world
 
 from rackwright.api.machine import OperationName, Phase
-from rackwright.lifecycle.decide import after_fault, decide
+from rackwright.lifecycle.decide import after_fault, after_refusal, decide
 from rackwright.lifecycle.steps import BootRamdisk, Hold, PowerOff, Stage, Wait, WriteImage
 from rackwright.lifecycle.world import Blame, CommandState, Fault, Policy, Seen
 
 COMMISSION, DEPLOY = OperationName.COMMISSION, OperationName.DEPLOY
 MINUTES = timedelta(minutes=1)
+A_YEAR = timedelta(days=365)
 SILENT = Fault(Blame.BMC, "BMCUnreachable", "The BMC does not answer.")
 DISK_ERROR = Fault(Blame.DISK, "DiskError", "The disk does not take what is written to it.")
 WANTED = declared(owner="search", image="debian-12")
@@ -278,3 +279,51 @@ def test_an_agent_whose_inspection_was_lost_is_started_again() -> None:
 
     assert decision.failure is not None
     assert decision.failure.reason == "InspectionLost"
+
+
+def test_an_agent_that_takes_no_command_now_is_asked_again_when_it_reports_or_a_little_later() -> None:
+    here = world(
+        Phase.DEPLOYING, WANTED, power_on(agent=heard()), owner="search", operation=attempt(DEPLOY, Stage.BOOT_RAMDISK)
+    )
+    writing = here.with_status(decide(here).status)
+    assert decide(writing).step == WriteImage()
+
+    decision = after_refusal(writing)
+
+    assert (decision.step, decision.reason) == (Wait(), "AgentUnclear")
+    assert decision.look_again == Policy().watch
+    assert not decision.announces(writing.status)
+    assert decide(writing.with_status(decision.status)).step == WriteImage()
+
+
+# --- a clock that is set back -----------------------------------------------------------------------------------
+
+
+def test_a_retry_is_not_waited_for_until_next_year() -> None:
+    waiting = attempt(COMMISSION, number=2, retry_in=10 * MINUTES)
+
+    decision = decide(world(Phase.COMMISSIONING, seen=power_off(), operation=waiting, now=NOW - A_YEAR))
+
+    assert decision.step == BootRamdisk()
+    assert decision.status.operation is not None
+    assert decision.status.operation.attempt == 2
+    assert decision.status.operation.deadline == NOW - A_YEAR + 30 * MINUTES
+
+
+def test_a_deadline_is_not_waited_for_until_next_year() -> None:
+    slow = attempt(COMMISSION, Stage.BOOT_RAMDISK)
+
+    decision = decide(world(Phase.COMMISSIONING, seen=power_on(), operation=slow, now=NOW - A_YEAR))
+
+    assert decision.failure is not None
+    assert decision.failure.reason == "DeadlineExceeded"
+    assert decision.status.operation is not None
+    assert decision.status.operation.deadline < NOW - A_YEAR + 40 * MINUTES
+
+
+def test_a_clock_that_is_a_little_behind_is_no_reason_to_hurry() -> None:
+    waiting = attempt(COMMISSION, number=2, retry_in=10 * MINUTES)
+
+    decision = decide(world(Phase.COMMISSIONING, seen=power_off(), operation=waiting, now=NOW - MINUTES))
+
+    assert (decision.step, decision.look_again) == (Wait(soon=False), 11 * MINUTES)

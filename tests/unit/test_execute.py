@@ -1,0 +1,116 @@
+"""Carrying an action out: what the agent is asked for, and what its refusal means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from rackwright.agent.client import AgentError, AgentFault
+from rackwright.agent.sessions import Session, Sessions
+from rackwright.agent.tokens import Tokens
+from rackwright.api.image import OperatingSystemImageSpec
+from rackwright.cache import Machine
+from rackwright.execute import Executor, Means, NotNow
+from rackwright.lifecycle.steps import WriteImage
+from rackwright.lifecycle.world import Blame, Fault
+
+RECORDED, OTHER = f"sha256:{'ab' * 32}", f"sha256:{'cd' * 32}"
+USER_DATA, EDITED = "k:recorded", "k:edited"
+"""Fingerprints."""
+AT = "2026-01-01T08:00:00Z"
+
+
+def machine() -> Machine:
+    """One that is about to have an image written, which its status says."""
+    operation = {"id": "op-1", "name": "Deploy", "step": "WriteImage", "beganAt": AT, "startedAt": AT, "deadline": AT}
+    return Machine.read(
+        {
+            "metadata": {"namespace": "rack-a", "name": "node-07", "uid": "uid", "resourceVersion": "1"},
+            "spec": {"allocation": {"owner": "a"}, "deployment": {"image": "debian-12"}},
+            "status": {
+                "phase": "Deploying",
+                "operation": operation,
+                "installed": {"image": "debian-12", "checksum": RECORDED, "userData": USER_DATA},
+            },
+        }
+    )
+
+
+class Ramdisk:
+    """What an executor has around it, with an agent in it; `asked` is what that was asked for."""
+
+    def __init__(self, checksum: str, refusal: AgentError | None = None, *, user_data: str = USER_DATA) -> None:
+        self._fingerprint = user_data
+        self.asked: list[Mapping[str, Any]] = []
+        self._image = OperatingSystemImageSpec.model_validate(
+            {"url": "http://images.example/debian-12.raw", "checksum": checksum, "format": "raw"}
+        )
+        self._refusal = refusal
+
+    def executor(self) -> Executor:
+        """One that works on it."""
+        unused: Any = None
+        around: Any = self
+        return Executor(
+            cluster=unused,
+            bmcs=unused,
+            sessions=Sessions(),
+            tokens=Tokens(bytes(32)),
+            observer=around,
+            means=Means("http://127.0.0.1"),
+        )
+
+    def image(self, _deployment: object) -> OperatingSystemImageSpec:
+        return self._image
+
+    async def user_data(self, _machine: Machine, _deployment: object) -> None:
+        return None
+
+    def user_data_known(self, _machine: Machine) -> str:
+        return self._fingerprint
+
+    def session(self, _machine: Machine) -> Session:
+        return Session("op-1", "https://127.0.0.1:9999", "PEM", 0.0, "13.0.0")
+
+    def client(self, _machine: Machine, _session: Session) -> Ramdisk:
+        return self
+
+    async def start(self, _name: str, params: Mapping[str, Any]) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        self.asked.append(params)
+
+
+async def test_the_image_that_is_recorded_is_the_one_that_is_written() -> None:
+    ramdisk = Ramdisk(RECORDED)
+    assert await ramdisk.executor().carry_out(WriteImage(), machine()) is None
+    (asked,) = ramdisk.asked
+    assert f"sha256:{asked['image_info']['os_hash_value']}" == RECORDED
+    assert json.dumps(asked)
+
+
+async def test_an_image_that_changed_since_it_was_recorded_is_not_written_before_that_is_recorded() -> None:
+    ramdisk = Ramdisk(OTHER)
+    assert await ramdisk.executor().carry_out(WriteImage(), machine()) is None
+    assert ramdisk.asked == []
+
+
+async def test_user_data_that_changed_since_they_were_recorded_are_not_written_before_that_is_recorded() -> None:
+    ramdisk = Ramdisk(RECORDED, user_data=EDITED)
+    assert await ramdisk.executor().carry_out(WriteImage(), machine()) is None
+    assert ramdisk.asked == []
+
+
+@pytest.mark.parametrize("fault", [AgentFault.BUSY, AgentFault.UNREACHABLE])
+async def test_an_agent_that_takes_no_command_or_does_not_say_so_is_no_failure(fault: AgentFault) -> None:
+    ramdisk = Ramdisk(RECORDED, AgentError(fault, "The agent is busy."))
+    assert await ramdisk.executor().carry_out(WriteImage(), machine()) == NotNow()
+
+
+async def test_an_agent_that_makes_no_sense_is_one() -> None:
+    ramdisk = Ramdisk(RECORDED, AgentError(AgentFault.PROTOCOL, "The agent answers 500."))
+    fault = await ramdisk.executor().carry_out(WriteImage(), machine())
+    assert fault == Fault(Blame.AGENT, "AgentProtocol", "The agent answers 500.")
