@@ -22,7 +22,7 @@ from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus,
 from rackwright.install.image import root_device
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Stage
-from rackwright.power.address import bmc_key
+from rackwright.power.address import NO_STAKE, Stake, stake
 from rackwright.power.port import PowerError
 
 _IN_RAMDISK = frozenset({Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE, Stage.ERASE_DISKS, Stage.OPEN_RESCUE})
@@ -57,8 +57,8 @@ class Machine:
     evidence: Installed | None = None
     locked_by: str | None = None
     """Who set `spec.locked`, where the API server's field managers tell."""
-    claims: frozenset[str] = frozenset()
-    """What only one machine may have: its boot MAC address and its BMC."""
+    stake: Stake = NO_STAKE
+    """What only one machine may have: its boot MAC address, and its BMC or a system behind one."""
 
     @classmethod
     def read(cls, item: Mapping[str, Any]) -> Machine:
@@ -81,7 +81,7 @@ class Machine:
                 finalizers=tuple(metadata.get("finalizers") or ()),
                 evidence=_evidence(annotations.get(INSTALLED_ANNOTATION)),
                 locked_by=_manager_of_lock(metadata) if spec.locked else None,
-                claims=_claims(spec),
+                stake=_stake(spec),
             )
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
@@ -161,10 +161,9 @@ class Cache:
         affected = self._unclaim(before) | {machine.key}
         self._machines[machine.key] = machine
         self._by_uid[machine.uid] = machine.key
-        for claim in machine.claims:
-            holders = self._claims.setdefault(claim, set())
-            affected |= holders
-            holders.add(machine.key)
+        affected |= self._rivals(machine)
+        for claim in machine.stake.holds:
+            self._claims.setdefault(claim, set()).add(machine.key)
         self._tell(machine.uid)
         return affected
 
@@ -175,7 +174,7 @@ class Cache:
             return set()
         del self._machines[key]
         del self._by_uid[uid]
-        affected = self._unclaim(machine) - {key}
+        affected = self._unclaim(machine)
         self._tell(uid)
         self._changed.pop(uid, None)
         return affected
@@ -196,8 +195,8 @@ class Cache:
 
     def twin_of(self, machine: Machine) -> Key | None:
         """The other machine that its boot MAC address or BMC belongs to, if it isn't its own."""
-        others = {key for claim in machine.claims for key in self._claims.get(claim, ())} - {machine.key}
-        before = [m for m in (self._machines[key] for key in others) if m.precedence < machine.precedence]
+        others = (self._machines[key] for key in self._rivals(machine))
+        before = [other for other in others if other.precedence < machine.precedence]
         return min(before, key=lambda m: m.precedence).key if before else None
 
     async def changed(self, uid: str) -> None:
@@ -224,13 +223,15 @@ class Cache:
         keys = {key for mac in macs for key in self._claims.get(mac, ())}
         return min((self._machines[key] for key in keys), key=lambda m: m.precedence, default=None)
 
+    def _rivals(self, machine: Machine) -> set[Key]:
+        return {key for claim in machine.stake.rivals for key in self._claims.get(claim, ())} - {machine.key}
+
     def _unclaim(self, machine: Machine | None) -> set[Key]:
         if machine is None:
             return set()
-        affected: set[Key] = set()
-        for claim in machine.claims:
+        affected = self._rivals(machine)
+        for claim in machine.stake.holds:
             holders = self._claims.get(claim, set())
-            affected |= holders
             holders.discard(machine.key)
             if not holders:
                 self._claims.pop(claim, None)
@@ -248,12 +249,13 @@ def wants_inspection(status: BareMetalMachineStatus) -> bool:
     return name is OperationName.COMMISSION or (name is OperationName.RELEASE and status.hardware is None)
 
 
-def _claims(spec: BareMetalMachineSpec) -> frozenset[str]:
-    claims = {spec.boot_mac_address} if spec.boot_mac_address else set()
+def _stake(spec: BareMetalMachineSpec) -> Stake:
+    mac = frozenset({spec.boot_mac_address} if spec.boot_mac_address else ())
+    bmc = NO_STAKE
     if spec.bmc is not None and not moved_by_hand(spec):
         with suppress(PowerError):  # an address that can't be used is reported when it is used
-            claims.add(bmc_key(spec.bmc.address))
-    return frozenset(claims)
+            bmc = stake(spec.bmc.address)
+    return Stake(mac | bmc.holds, mac | bmc.rivals)
 
 
 def _manager_of_lock(metadata: Mapping[str, Any]) -> str | None:
