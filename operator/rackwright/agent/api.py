@@ -25,6 +25,7 @@ from yarl import URL
 
 from rackwright.agent.sessions import Address, Boot, Boots, Session, Sessions, canonical_mac
 from rackwright.agent.tokens import Tokens, matches
+from rackwright.install.sentences import presentable
 
 HEARTBEAT_TIMEOUT = 30
 """Seconds. IPA beats after 0.3 to 0.6 of it: a restarted operator knows every agent again within 18 s."""
@@ -164,7 +165,7 @@ class AgentAPI:
             "%s: inspection received from %s%s",
             _title(boot),
             peer,
-            f", incomplete: {str(error)[:400]}" if error else "",
+            f", incomplete: {_line(error)}" if error else "",
         )
         self._wake(boot.machine_uid)
         if not await self._safe(boot.machine_uid):
@@ -282,8 +283,8 @@ def _identity(session: Session) -> tuple[str, str]:
 
 
 def _line(text: object) -> str:
-    """A stranger's words on one line of bounded length."""
-    return " ".join(str(text or "")[:400].split())
+    """A stranger's words on one line of bounded length, without what may be secret."""
+    return presentable(text) if isinstance(text, str) else ""
 
 
 def _title(boot: Boot) -> str:
