@@ -7,7 +7,7 @@ again (Conflict), nothing (Gone, Refused), or trying later (Unavailable). Object
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -175,8 +175,11 @@ class Cluster:
             self._core.create_namespaced_secret(namespace, body, _request_timeout=REQUEST_SECONDS),
         )
 
-    async def secret_changes(self, namespace: str, name: str, *, seconds: int) -> AsyncIterator[str]:
-        """Yield one Secret's resourceVersion, the present one if it is there and each new one, for so many seconds."""
+    async def secret_changes(self, namespace: str, name: str, *, seconds: int) -> AsyncGenerator[str | None]:
+        """Yield one Secret's resourceVersion, the present one if it is there and each new one, for so many seconds.
+
+        None is yielded when it is deleted.
+        """
         stream = watch.Watch(return_type="object").stream(
             self._watched.list_namespaced_secret,
             namespace,
@@ -186,7 +189,8 @@ class Cluster:
         )
         try:
             async for event in stream:
-                yield str(event["raw_object"]["metadata"]["resourceVersion"])
+                deleted = event["type"] == "DELETED"
+                yield None if deleted else str(event["raw_object"]["metadata"]["resourceVersion"])
         except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _kind(f"watch the Secret {namespace}/{name}", error) from None
         finally:

@@ -131,6 +131,7 @@ class Observer:
 
     async def world(self, machine: Machine, *, hurry: bool) -> World:
         """Everything a decision may look at, now."""
+        self._bmcs.turn_to(machine)
         now = datetime.now(UTC).replace(microsecond=0)
         twin = self._cache.twin_of(machine)
         image = self.image(machine.spec.deployment)
@@ -305,7 +306,7 @@ class Observer:
         else:
             reason = "SecretMissing"
             message = f"The Secret {ref.name}, which spec.deployment.userDataSecretRef names, does not exist."
-        self._secrets.awaiting(name, machine.uid)
+        self._secrets.awaiting(name, machine.uid, secret.version if secret is not None else None)
         raise Obstructed(Fault(Blame.CONFIGURATION, reason, f"{message} It is used as soon as it is right."))
 
     def user_data_known(self, machine: Machine) -> str | None:

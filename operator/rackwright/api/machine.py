@@ -395,6 +395,9 @@ class Installed(Model):
         default=None, description="Keyed digest of the user data that it was installed with; tells nothing of them."
     )
     at: Time | None = Field(default=None, description="When the installed system first reported; absent until it did.")
+    operation: str | None = Field(
+        default=None, description="Id of the attempt whose system reported: if it reports again, it is told so."
+    )
     addresses: list[str] = Field(default=[], description="IP addresses that the system reported from.")
     ssh_host_keys: list[str] = Field(
         default=[], description="The system's public SSH host keys, for a known_hosts file."

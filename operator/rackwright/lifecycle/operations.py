@@ -255,6 +255,7 @@ def _finished(world: World) -> dict[str, Any]:
                         "addresses": first_boot.addresses,
                         "ssh_host_keys": first_boot.ssh_host_keys,
                         "at": first_boot.at,
+                        "operation": operation.id,
                     }
                 )
         case OperationName.RELEASE:
