@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from aiohttp import web
 from yarl import URL
 
+from rackwright.agent.intake import MOST_VALUES, Full, Intake, Overloaded
 from rackwright.agent.sessions import Address, Boot, Boots, Session, Sessions, canonical_mac
 from rackwright.agent.tokens import Tokens, matches
 from rackwright.install.sentences import presentable
@@ -36,7 +37,7 @@ REPORT_BYTES = 8 * 2**20
 """The agent's journal comes along with its report, packed."""
 BODY_SECONDS = 8.0
 PERSIST_SECONDS = 15.0
-"""With `BODY_SECONDS` well below the 30 s after which IPA gives up waiting, and then doesn't retry but dies."""
+"""With `BODY_SECONDS` and the intake's `TURN_SECONDS` below the 30 s after which IPA gives up waiting, and then doesn't retry but dies."""
 
 _VERSION = {"id": "v1", "status": "CURRENT", "min_version": "1.1", "version": "1.68", "links": []}
 _log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class AgentAPI:
         self._wake = wake
         self._persisted = persisted
         self._persist_seconds = persist_seconds
+        self._intake = Intake()
 
     def routes(self) -> list[web.RouteDef]:
         """What the application serves for agents."""
@@ -149,7 +151,7 @@ class AgentAPI:
     async def continue_inspection(self, request: web.Request) -> web.Response:
         """Take an agent's report on its hardware; 202 and the machine's uid once the report is safe."""
         peer = _peer(request)
-        report = _object(await _body(request, REPORT_BYTES))
+        report = await self._report(request, peer)
         macs = _reported_macs(report)
         boot = self._boots.by_mac(macs)
         if boot is None:
@@ -172,6 +174,19 @@ class AgentAPI:
             _log.warning("%s: inspection could not be recorded yet, the agent is to send it again", _title(boot))
             _refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The inspection could not be recorded yet: send it again.")
         return web.json_response({"uuid": boot.machine_uid}, status=HTTPStatus.ACCEPTED)
+
+    async def _report(self, request: web.Request, peer: Address) -> dict[str, Any]:
+        """The report in a request, read when it is its turn."""
+        try:
+            async with self._intake.turn(peer):
+                report = await self._intake.parsed(await _body(request, REPORT_BYTES))
+        except Full:
+            _refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Too many reports arrive at once: send it again.")
+        except Overloaded:
+            _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The report holds more than {MOST_VALUES} values.")
+        except (ValueError, RecursionError):
+            _refuse(HTTPStatus.BAD_REQUEST, "The body isn't JSON.")
+        return _mapping(report)
 
     def _is_known(self, boot: Boot) -> bool:
         return boot.agent_known or self._sessions.current(boot.machine_uid, boot.operation_id) is not None
@@ -217,6 +232,10 @@ def _object(body: bytes) -> dict[str, Any]:
         value = json.loads(body)
     except (ValueError, RecursionError):
         _refuse(HTTPStatus.BAD_REQUEST, "The body isn't JSON.")
+    return _mapping(value)
+
+
+def _mapping(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         _refuse(HTTPStatus.BAD_REQUEST, "The body isn't a JSON object.")
     return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol
@@ -72,8 +72,6 @@ class Session:
     """Of the last heartbeat, UTC."""
     version: str
     """Of the agent; empty where it didn't say."""
-    inspection: Mapping[str, Any] | None = None
-    """The agent's whole report, once it came."""
 
 
 @dataclass(slots=True)
@@ -95,9 +93,7 @@ class Sessions:
     def current(self, uid: str, operation_id: str) -> Session | None:
         """The agent of this boot, once it sent a valid heartbeat."""
         record = self._of(uid, operation_id)
-        if record is None or record.session is None:
-            return None
-        return replace(record.session, inspection=record.inspection)
+        return record.session if record else None
 
     def inspection(self, uid: str, operation_id: str) -> Mapping[str, Any] | None:
         """The report of this boot's agent, once it came: the agent sends it before it first beats."""
