@@ -24,6 +24,7 @@ from rackwright.api.machine import (
     Operation,
     OperationName,
     Phase,
+    RescueEnvironment,
     UserDataSecretRef,
 )
 from rackwright.bmcs import BMCs
@@ -238,16 +239,20 @@ class Observer:
                 return replace(agent, command=CommandState.RUNNING)
             case CommandStatus.SUCCEEDED:
                 result = await self._result(machine, command, doing, now)
-                if isinstance(result, Fault):
-                    return replace(agent, command=CommandState.FAILED, fault=result)
-                return replace(agent, command=CommandState.SUCCEEDED, erasure=result)
+                match result:
+                    case Fault():
+                        return replace(agent, command=CommandState.FAILED, fault=result)
+                    case RescueEnvironment():
+                        return replace(agent, command=CommandState.SUCCEEDED, rescue=result)
+                    case erasure:
+                        return replace(agent, command=CommandState.SUCCEEDED, erasure=erasure)
             case _:
                 said = {"type": command.error_type, "details": command.error or command.status.value}
                 return replace(agent, command=CommandState.FAILED, fault=explain(said, doing))
 
     async def _result(
         self, machine: Machine, command: Command, doing: Doing, now: datetime
-    ) -> tuple[Erasure, ...] | Fault:
+    ) -> tuple[Erasure, ...] | RescueEnvironment | Fault:
         match doing:
             case Doing.ERASE:
                 found = erase.evidence(command.result, self._evidence_time(machine, now))
@@ -255,8 +260,14 @@ class Observer:
                     return found
                 return found + _not_seen(erase.unseen(found, await self._disks(machine) or ()), found, now)
             case Doing.RESCUE:
-                opened = rescue.opened(command.result)
-                return opened if isinstance(opened, Fault) else ()
+                opened, session = rescue.opened(command.result), self.session(machine)
+                if isinstance(opened, Fault):
+                    return opened
+                return RescueEnvironment(
+                    user=opened.user,
+                    addresses=[session.address] if session is not None else [],
+                    ssh_host_keys=list(opened.ssh_host_keys),
+                )
             case _:
                 return ()
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
 
@@ -72,6 +73,11 @@ class Session:
     """Of the last heartbeat, UTC."""
     version: str
     """Of the agent; empty where it didn't say."""
+
+    @property
+    def address(self) -> str:
+        """The machine's IP address."""
+        return urlsplit(self.callback_url).hostname or ""
 
 
 @dataclass(slots=True)

@@ -404,6 +404,16 @@ class Installed(Model):
     )
 
 
+class RescueEnvironment(Model):
+    """A rescue environment that waits for its users."""
+
+    user: str = Field(description="Name to log in with.")
+    addresses: list[str] = Field(default=[], description="IP addresses that its agent reported from.")
+    ssh_host_keys: list[str] = Field(
+        default=[], description="The environment's public SSH host keys, for a known_hosts file."
+    )
+
+
 class OperationName(StrEnum):
     """What is being done to a machine; each operation belongs to one phase, but a restart, which changes none."""
 
@@ -425,7 +435,6 @@ class Operation(Model):
     attempt: int = Field(default=1, description="Which attempt this is, from 1.")
     step: str = Field(default="", description="What it is doing now.")
     step_started_at: Time | None = Field(default=None, description="Since when.")
-    progress: str | None = Field(default=None, description="How far the step is, where it can be known.")
     began_at: Time = Field(description="When the operation's first attempt began.")
     started_at: Time = Field(description="When this attempt began.")
     deadline: Time = Field(description="When this attempt is given up.")
@@ -502,6 +511,9 @@ class BareMetalMachineStatus(Model):
         default=None, description="The last failure; kept until an operation succeeds."
     )
     erasure: list[Erasure] = Field(default=[], description="Evidence of the last release, per disk.")
+    rescue: RescueEnvironment | None = Field(
+        default=None, description="How to log in to the rescue environment; absent until it is open."
+    )
     rescued_from: Phase | None = Field(default=None, description="The phase to return to when the rescue is withdrawn.")
     observed_triggers: ObservedTriggers = Field(
         default=ObservedTriggers(), description="The triggers that were acted upon."
