@@ -13,17 +13,22 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rackwright import app
+from rackwright.kube import Unconfigured
 from rackwright.lifecycle.world import Policy
 from rackwright.netboot import dnsmasq
 from rackwright.netboot.script import RamdiskSettings
+from rackwright.server import CannotListen
+
+
+_LAST_PORT = 65535
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; its exit code."""
+    """Run the command; its exit code, which is 2 where what was given or found here doesn't let it begin."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except ValueError as error:
+    except (ValueError, CannotListen, Unconfigured) as error:
         print(f"rackwright: {error}", file=sys.stderr)
         return 2
 
@@ -35,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
     for chatty in ("kopf", "aiohttp", "urllib3", "sushy", "kubernetes"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     host, _, port = options.http_address.rpartition(":")
-    if not port.isdigit():
+    if not port.isdigit() or int(port) > _LAST_PORT:
         raise ValueError(f"--http-address must be HOST:PORT or :PORT, not {options.http_address!r}")
     folders: dict[str, tuple[Path, ...]] = {"/boot/files": (options.ramdisk, options.ipxe)}
     if options.images is not None:
@@ -78,7 +83,10 @@ def _dnsmasq(options: argparse.Namespace) -> int:
     if options.output is None:
         print(text, end="")
     else:
-        options.output.write_text(text)
+        try:
+            options.output.write_text(text)
+        except OSError as error:
+            raise ValueError(f"can't write {options.output}: {error.strerror}") from None
     return 0
 
 
