@@ -7,10 +7,10 @@ that are listed, or a library that was added since.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from grimp import ImportGraph
 from importlinter import Contract, ContractCheck, fields, output
-from importlinter.domain.imports import Module
 
 
 class OnlyContract(Contract):
@@ -21,13 +21,14 @@ class OnlyContract(Contract):
 
     type_name = "only"
 
-    source = fields.ModuleField()
-    allowed = fields.ListField(subfield=fields.ModuleField())
+    source = fields.StringField()
+    allowed = fields.ListField(subfield=fields.StringField())
 
     def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: ARG002 (import-linter's signature)
         """Find every import of anything else."""
-        source = self._name(self.source)
-        packages = [source, *map(self._name, self.allowed)]
+        source = str(self.source)
+        allowed: Any = self.allowed  # import-linter has put the values in the fields' place
+        packages = [source, *allowed]
         found = [
             (module, imported)
             for module in sorted({source, *graph.find_descendants(source)})
@@ -41,7 +42,3 @@ class OnlyContract(Contract):
         """Print each import that breaks the contract."""
         for module, imported in check.metadata["found"]:
             output.print_error(f"{module} imports {imported}, which is not among what it may import")
-
-    @staticmethod
-    def _name(module: object) -> str:
-        return module.name if isinstance(module, Module) else str(module)

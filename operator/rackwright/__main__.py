@@ -19,7 +19,6 @@ from rackwright.netboot import dnsmasq
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.server import CannotListen
 
-
 _LAST_PORT = 65535
 
 

@@ -224,9 +224,7 @@ class Reconciler:
         status = await self._until(uid, lambda now: _reported(now) == operation_id or not _doing(now, operation_id))
         return status is not None and _reported(status) == operation_id
 
-    async def _until(
-        self, uid: str, holds: Callable[[BareMetalMachineStatus], bool]
-    ) -> BareMetalMachineStatus | None:
+    async def _until(self, uid: str, holds: Callable[[BareMetalMachineStatus], bool]) -> BareMetalMachineStatus | None:
         """The first status that is so; None if the machine vanishes before."""
         while (machine := self._cache.with_uid(uid)) is not None:
             if holds(machine.status):

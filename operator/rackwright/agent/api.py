@@ -37,7 +37,7 @@ REPORT_BYTES = 8 * 2**20
 """The agent's journal comes along with its report, packed."""
 BODY_SECONDS = 8.0
 PERSIST_SECONDS = 15.0
-"""With `BODY_SECONDS` and the intake's `TURN_SECONDS` below the 30 s after which IPA gives up waiting, and then doesn't retry but dies."""
+"""With `BODY_SECONDS` and `TURN_SECONDS` below the 30 s after which IPA waits no longer: it doesn't retry, it dies."""
 
 _VERSION = {"id": "v1", "status": "CURRENT", "min_version": "1.1", "version": "1.68", "links": []}
 _log = logging.getLogger(__name__)

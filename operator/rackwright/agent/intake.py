@@ -21,7 +21,7 @@ AT_ONCE = 8
 TURN_SECONDS = 2.0
 """How long a sender waits for its turn before it is told to come again."""
 MOST_VALUES = 100_000
-"""An honest report has some thousands. So many are parsed in about 50 ms; 8 MiB can hold 5 million, for half a second."""
+"""An honest report has some thousands. So many are parsed in 50 ms; 8 MiB can hold 5 million, for half a second."""
 _STRUCTURE = (b",", b":", b"[", b"{")
 """Each value of a JSON text but the first has one of these before it."""
 

@@ -14,7 +14,7 @@ MESSAGE_LIMIT = 300
 _MOST = 4096
 """Characters that are looked at: what is worth showing stands at the beginning, and nobody makes us read on."""
 
-_SECRET_NAME = (
+_SENSITIVE = (
     r"(?:(?i:passw|pwd|passphrase|passcode|secret|token|credential|signature|authorization|cookie)"
     r"|(?i:(?<!by)pass)(?![A-Za-z])|(?i:key(?!board|pad|error)|psk|chap)s?(?![a-z]))"
 )
@@ -23,10 +23,10 @@ _SECRET_NAME = (
 _USERINFO = re.compile(r"(?<=://)\S*@")
 _QUERY = re.compile(r"(?<=\S)\?[^\s'\")>,;]+")
 _SECRET = re.compile(
-    rf"\b([\w-]*{_SECRET_NAME}[\w-]*)(['\"]?\s*[:=]\s*)"
+    rf"\b([\w-]*{_SENSITIVE}[\w-]*)(['\"]?\s*[:=]\s*)"
     r"(?i:(?:basic|bearer)\s+)?(?:'[^']*'?|\"[^\"]*\"?|[^\s,;&)}]+)"
 )
-_NAME = re.compile(_SECRET_NAME)
+_NAME = re.compile(_SENSITIVE)
 _RESPONSE = re.compile(r"\s*Response (?:body|headers):.*", re.DOTALL)
 _LONG = re.compile(r"[A-Za-z0-9+=_-]{80,}")
 

@@ -227,9 +227,7 @@ def _at(world: World, stage: Stage) -> Operation | None:
     operation = world.status.operation
     if operation is None:
         return None
-    return operation.model_copy(
-        update={"step": stage.value, "step_started_at": world.now, "next_retry_at": None}
-    )
+    return operation.model_copy(update={"step": stage.value, "step_started_at": world.now, "next_retry_at": None})
 
 
 def _finished(world: World) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +20,34 @@ from tests.unit.agent.world import MAC, OTHER_MAC, UID, DeclaredBoots, boot, ide
 
 from rackwright.agent import api, intake
 from rackwright.agent.api import AgentAPI
-from rackwright.agent.sessions import Sessions
+from rackwright.agent.sessions import Address, Sessions
 from rackwright.agent.tokens import Tokens
 
 TOKENS = Tokens(b"k" * 32)
 TOKEN = TOKENS.for_agent(UID, "op-1")
+
+
+class Watched(intake.Intake):
+    """An intake that tells how many reports are being read."""
+
+    reading = 0
+
+    def __init__(self, *, at_once: int, turn_seconds: float) -> None:
+        super().__init__(at_once=at_once, turn_seconds=turn_seconds)
+        self.moved = asyncio.Event()
+
+    @asynccontextmanager
+    async def turn(self, sender: Address) -> AsyncIterator[None]:
+        async with super().turn(sender):
+            self._count(1)
+            try:
+                yield
+            finally:
+                self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self.reading += more
+        self.moved.set()
 
 
 @dataclass
@@ -37,6 +61,7 @@ class Operator:
     stuck: bool = False
     client: TestClient[web.Request, web.Application] = field(init=False)
     api: AgentAPI = field(init=False)
+    intake: Watched = field(init=False)
 
     async def persisted(self, _uid: str) -> bool:
         if self.stuck:
@@ -58,13 +83,14 @@ class Operator:
 
     def crowd(self, *, at_once: int, turn_seconds: float) -> None:
         """Let so many reports be read at a time, and the others wait so long."""
-        self.api._intake = intake.Intake(at_once=at_once, turn_seconds=turn_seconds)
+        self.api._intake = self.intake = Watched(at_once=at_once, turn_seconds=turn_seconds)
 
     async def read_from(self, senders: int) -> None:
         """Return when reports of so many senders are being read."""
         async with asyncio.timeout(30):
-            while len(self.api._intake._senders) != senders:
-                await asyncio.sleep(0.01)
+            while self.intake.reading != senders:
+                self.intake.moved.clear()
+                await self.intake.moved.wait()
 
     async def lookup(self, *addresses: str, status: int = 200) -> Any:
         response = await self.client.get("/v1/lookup", params={"addresses": ",".join(addresses or (MAC,))})
@@ -416,7 +442,7 @@ class TestCrowds:
 
     async def test_a_large_machines_report_is_far_from_too_much(self, operator: Operator) -> None:
         cards = [{"name": f"eth{n}", "mac_address": MAC, "lldp": [[1, "00"]] * 50} for n in range(128)]
-        disks = [{"name": f"/dev/sd{n}", "model": "X", "size": 1, "wwn": "0x5", "by_path": "/dev/x"} for n in range(500)]
+        disks = [{"name": f"/dev/sd{n}", "model": "X", "size": 1, "wwn": "0x5", "by_path": ""} for n in range(500)]
         inventory = {"interfaces": cards, "disks": disks, "cpu": {"flags": ["sse"] * 300}}
         await operator.inspect({"inventory": inventory, "logs": "A" * 2**20})
 

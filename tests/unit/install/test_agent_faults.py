@@ -380,8 +380,23 @@ def test_what_may_be_secret_is_left_out(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["AdminPassword", "SetupPwd", "ADMINPWD", "SysPasswd", "AdminPass", "IscsiInit1ChapSecret", "WpaPSK", "TlsPsk"]
-    + ["WifiPassphrase", "HttpBootToken", "Tpm2OwnerKey", "SecureBootKeys", "api_key", "ChapName", "UserCredential"],
+    [
+        "AdminPassword",
+        "SetupPwd",
+        "ADMINPWD",
+        "SysPasswd",
+        "AdminPass",
+        "IscsiInit1ChapSecret",
+        "WpaPSK",
+        "TlsPsk",
+        "WifiPassphrase",
+        "HttpBootToken",
+        "Tpm2OwnerKey",
+        "SecureBootKeys",
+        "api_key",
+        "ChapName",
+        "UserCredential",
+    ],
 )
 def test_a_setting_that_sounds_like_a_secret_is_one(name: str) -> None:
     assert names_secret(name)
@@ -389,7 +404,16 @@ def test_a_setting_that_sounds_like_a_secret_is_one(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ProcTurboMode", "KeyboardLayout", "KEYBOARD", "KeypadLock", "Chapter", "BypassMode", "PciePassThrough", "TopSkew"],
+    [
+        "ProcTurboMode",
+        "KeyboardLayout",
+        "KEYBOARD",
+        "KeypadLock",
+        "Chapter",
+        "BypassMode",
+        "PciePassThrough",
+        "TopSkew",
+    ],
 )
 def test_a_setting_that_only_looks_a_little_like_one_is_not(name: str) -> None:
     assert not names_secret(name)
