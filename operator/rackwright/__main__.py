@@ -15,18 +15,22 @@ from urllib.parse import urlsplit
 
 from rackwright import app
 from rackwright.enlist import EnlistmentSettings
+from rackwright.kube import Unconfigured
 from rackwright.lifecycle.world import Policy
 from rackwright.netboot import dnsmasq
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.power.port import DEFAULT_LIMITS
+from rackwright.server import CannotListen
+
+_LAST_PORT = 65535
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; its exit code."""
+    """Run the command; its exit code, which is 2 where what was given or found here doesn't let it begin."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options))
-    except ValueError as error:
+    except (ValueError, CannotListen, Unconfigured) as error:
         print(f"rackwright: {error}", file=sys.stderr)
         return 2
 
@@ -41,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
         for handler in logging.getLogger().handlers:
             handler.addFilter(_in_a_sentence)
     host, _, port = options.http_address.rpartition(":")
-    if not port.isdigit():
+    if not port.isdigit() or int(port) > _LAST_PORT:
         raise ValueError(f"--http-address must be HOST:PORT or :PORT, not {options.http_address!r}")
     folders: dict[str, tuple[Path, ...]] = {"/boot/files": (options.ramdisk, options.ipxe)}
     if options.images is not None:
@@ -95,7 +99,10 @@ def _dnsmasq(options: argparse.Namespace) -> int:
     if options.output is None:
         print(text, end="")
     else:
-        options.output.write_text(text)
+        try:
+            options.output.write_text(text)
+        except OSError as error:
+            raise ValueError(f"can't write {options.output}: {error.strerror}") from None
     return 0
 
 

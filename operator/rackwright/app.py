@@ -286,6 +286,10 @@ async def _token_key(cluster: Cluster, namespace: str, stop: asyncio.Event) -> b
                 made = {TOKENS_KEY: random_secrets.token_bytes(KEY_BYTES)}
                 await cluster.create_secret(namespace, TOKENS_SECRET, made)
                 continue
+            if TOKENS_KEY not in secret.data:
+                raise ValueError(
+                    f"the Secret {namespace}/{TOKENS_SECRET} has no {TOKENS_KEY!r}: delete it, and a new one is made"
+                )
             return secret.data[TOKENS_KEY]
         except Conflict:
             continue

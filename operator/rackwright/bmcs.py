@@ -42,6 +42,16 @@ class BMCs:
         self._connections = connections
         self._secrets = secrets
         self._readings: dict[str, Reading] = {}
+        self._addresses: dict[str, str] = {}
+        """Where each machine's driver leads."""
+        self._tried: dict[str, dict[str, str]] = {}
+        """By machine uid and name, the version of each Secret that its BMC was last tried with."""
+
+    def turn_to(self, machine: Machine) -> None:
+        """From now on this is the machine's BMC: a session with one that its spec named before is ended."""
+        before = self._addresses.get(machine.uid)
+        if before is not None and (machine.spec.bmc is None or machine.spec.bmc.address != before):
+            self._leave(machine.uid)
 
     async def driver(self, machine: Machine) -> PowerDriver:
         """The driver for a machine's BMC; Obstructed where spec doesn't lead to one."""
@@ -57,9 +67,11 @@ class BMCs:
             ca = await self._value(machine, bmc.ca_secret_ref.name, "ca.crt")
         endpoint = Endpoint(bmc.address, credentials, ca, bmc.insecure_skip_tls_verify)
         try:
-            return self._connections.driver(endpoint)
+            driver = self._connections.driver(endpoint)
         except PowerError as error:
             raise Obstructed(self.explained(machine, error)) from None
+        self._addresses[machine.uid] = bmc.address
+        return driver
 
     async def power(self, machine: Machine, *, fresh: timedelta) -> Reading:
         """The power state, asked for unless it was within `fresh`."""
@@ -87,9 +99,7 @@ class BMCs:
 
     def forget(self, machine: Machine) -> None:
         """The machine is gone."""
-        self.stale(machine.uid)
-        if machine.spec.bmc is not None:
-            self._connections.forget(machine.spec.bmc.address)
+        self._leave(machine.uid)
 
     def explained(self, machine: Machine, error: PowerError) -> Fault:
         """A driver's error as a fault; rejected credentials are tried again as soon as their Secret changes."""
@@ -100,17 +110,26 @@ class BMCs:
             FaultClass.TLS: bmc.ca_secret_ref if bmc else None,
         }.get(error.fault)
         if ref is not None:
-            self._secrets.awaiting(Name(machine.key.namespace, ref.name), machine.uid)
+            version = self._tried.get(machine.uid, {}).get(ref.name)
+            self._secrets.awaiting(Name(machine.key.namespace, ref.name), machine.uid, version)
             message += f" Correct the Secret {ref.name}: it is tried again at once."
         delay = timedelta(seconds=error.retry_after) if error.retry_after else None
         return Fault(Blame.BMC, _REASONS[error.fault], message, delay)
+
+    def _leave(self, uid: str) -> None:
+        self.stale(uid)
+        self._tried.pop(uid, None)
+        address = self._addresses.pop(uid, None)
+        if address is not None:
+            self._connections.forget(address)
 
     async def _value(self, machine: Machine, secret: str, key: str) -> str:
         name = Name(machine.key.namespace, secret)
         found = await self._secrets.read(name)
         value = found.data.get(key) if found is not None else None
-        if value is not None:
+        if found is not None and value is not None:
             try:
+                self._tried.setdefault(machine.uid, {})[secret] = found.version
                 return value.decode().strip("\r\n")
             except UnicodeDecodeError:
                 problem, reason = f"The key {key} of the Secret {secret} is not text.", "SecretInvalid"
@@ -118,5 +137,5 @@ class BMCs:
             problem, reason = f"The Secret {secret}, which spec.bmc names, does not exist.", "SecretMissing"
         else:
             problem, reason = f"The Secret {secret} has no key {key}.", "SecretInvalid"
-        self._secrets.awaiting(name, machine.uid)
+        self._secrets.awaiting(name, machine.uid, found.version if found is not None else None)
         raise Obstructed(Fault(Blame.CONFIGURATION, reason, f"{problem} It is used as soon as it is there."))

@@ -24,7 +24,7 @@ from rackwright.install.image import root_device
 from rackwright.inventory.enlistment import Known, bmc_host, mac_trait, traits
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Stage
-from rackwright.power.address import bmc_key, parse
+from rackwright.power.address import NO_STAKE, Stake, parse, stake
 from rackwright.power.port import PowerError
 
 _IN_RAMDISK = frozenset({Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE, Stage.ERASE_DISKS, Stage.OPEN_RESCUE})
@@ -59,8 +59,8 @@ class Machine:
     evidence: Installed | None = None
     locked_by: str | None = None
     """Who set `spec.locked`, where the API server's field managers tell."""
-    claims: frozenset[str] = frozenset()
-    """What only one machine may have: its boot MAC address and its BMC."""
+    stake: Stake = NO_STAKE
+    """What only one machine may have: its boot MAC address, and its BMC or a system behind one."""
     traits: frozenset[str] = frozenset()
     """What it may be recognised by when it introduces itself: all of its network cards, its BMC, its serial number."""
 
@@ -86,7 +86,7 @@ class Machine:
                 finalizers=tuple(metadata.get("finalizers") or ()),
                 evidence=_evidence(annotations.get(INSTALLED_ANNOTATION)),
                 locked_by=_manager_of_lock(metadata) if spec.locked else None,
-                claims=_claims(spec),
+                stake=_stake(spec),
                 traits=traits(_macs(spec, status), _bmc_host(spec), status.hardware),
             )
         except ValidationError as error:
@@ -194,10 +194,9 @@ class Cache:
         self._new[machine.key.namespace] += machine.is_new
         for trait in machine.traits:
             self._traits.setdefault(trait, set()).add(machine.key)
-        for claim in machine.claims:
-            holders = self._claims.setdefault(claim, set())
-            affected |= holders
-            holders.add(machine.key)
+        affected |= self._rivals(machine)
+        for claim in machine.stake.holds:
+            self._claims.setdefault(claim, set()).add(machine.key)
         self._tell(machine.uid)
         return affected
 
@@ -208,7 +207,7 @@ class Cache:
             return set()
         del self._machines[key]
         del self._by_uid[uid]
-        affected = self._unclaim(machine) - {key}
+        affected = self._unclaim(machine)
         self._tell(uid)
         self._changed.pop(uid, None)
         return affected
@@ -238,8 +237,8 @@ class Cache:
 
     def twin_of(self, machine: Machine) -> Key | None:
         """The other machine that its boot MAC address or BMC belongs to, if it isn't its own."""
-        others = {key for claim in machine.claims for key in self._claims.get(claim, ())} - {machine.key}
-        before = [m for m in (self._machines[key] for key in others) if m.precedence < machine.precedence]
+        others = (self._machines[key] for key in self._rivals(machine))
+        before = [other for other in others if other.precedence < machine.precedence]
         return min(before, key=lambda m: m.precedence).key if before else None
 
     async def changed(self, uid: str) -> None:
@@ -266,11 +265,15 @@ class Cache:
         keys = {key for mac in macs for key in self._claims.get(mac, ())}
         return min((self._machines[key] for key in keys), key=lambda m: m.precedence, default=None)
 
+    def _rivals(self, machine: Machine) -> set[Key]:
+        return {key for claim in machine.stake.rivals for key in self._claims.get(claim, ())} - {machine.key}
+
     def _unclaim(self, machine: Machine | None) -> set[Key]:
         if machine is None:
             return set()
         self._new[machine.key.namespace] -= machine.is_new
-        affected = _withdraw(machine.key, machine.claims, self._claims)
+        affected = self._rivals(machine)
+        _withdraw(machine.key, machine.stake.holds, self._claims)
         _withdraw(machine.key, machine.traits, self._traits)
         return affected
 
@@ -286,16 +289,13 @@ def wants_inspection(status: BareMetalMachineStatus) -> bool:
     return name is OperationName.COMMISSION or (name is OperationName.RELEASE and status.hardware is None)
 
 
-def _withdraw(key: Key, entries: Collection[str], index: dict[str, set[Key]]) -> set[Key]:
-    """Take a machine out of an index; returns who was in the same places, itself included."""
-    shared: set[Key] = set()
+def _withdraw(key: Key, entries: Collection[str], index: dict[str, set[Key]]) -> None:
+    """Take a machine out of an index."""
     for entry in entries:
         holders = index.get(entry, set())
-        shared |= holders
         holders.discard(key)
         if not holders:
             index.pop(entry, None)
-    return shared
 
 
 def _macs(spec: BareMetalMachineSpec, status: BareMetalMachineStatus) -> frozenset[str]:
@@ -312,12 +312,13 @@ def _bmc_host(spec: BareMetalMachineSpec) -> str:
     return ""
 
 
-def _claims(spec: BareMetalMachineSpec) -> frozenset[str]:
-    claims = {spec.boot_mac_address} if spec.boot_mac_address else set()
+def _stake(spec: BareMetalMachineSpec) -> Stake:
+    mac = frozenset({spec.boot_mac_address} if spec.boot_mac_address else ())
+    bmc = NO_STAKE
     if spec.bmc is not None and not moved_by_hand(spec):
         with suppress(PowerError):  # an address that can't be used is reported when it is used
-            claims.add(bmc_key(spec.bmc.address))
-    return frozenset(claims)
+            bmc = stake(spec.bmc.address)
+    return Stake(mac | bmc.holds, mac | bmc.rivals)
 
 
 def _manager_of_lock(metadata: Mapping[str, Any]) -> str | None:

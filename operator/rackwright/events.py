@@ -2,7 +2,8 @@
 
 What concerns machines that have no record is said of the namespace that they would be in.
 
-What recurs with the same words within an hour is counted in the Event that is there already.
+What recurs with the same words within an hour is counted in the Event that is there already; a failure's words are
+its own, whichever attempt it was, so that attempts that fail alike are one Event.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any
 
 from rackwright.api import GROUP, VERSION
 from rackwright.api.conditions import Condition, ConditionType
-from rackwright.api.machine import BareMetalMachineStatus
+from rackwright.api.machine import BareMetalMachineStatus, Failure
 from rackwright.cache import Machine
 from rackwright.kube import Cluster, ClusterError
 from rackwright.lifecycle.decide import Decision
+from rackwright.lifecycle.operations import limits
 
 SAME_SECONDS = 3600.0
 _REMEMBERED = 10_000
@@ -70,9 +72,10 @@ class Events:
             told.add(failure.reason)
             _log.warning(
                 "machine=%s operation=%s step=%s attempt=%d reason=%s %s",
-                machine.key, failure.operation, failure.step, failure.attempt, failure.reason, decision.message,
+                machine.key, failure.operation, failure.step, failure.attempt, failure.reason, failure.message,
             )  # fmt: skip
-            await self._write(machine, "Warning", failure.reason, failure.operation, decision.message)
+            note = f"{failure.message} {_what_follows(machine, failure)}"
+            await self._write(machine, "Warning", failure.reason, failure.operation, note, words=failure.message)
         told |= {condition.reason for condition in machine.status.conditions}
         await self._tell_conditions(machine, decision.status, told)
 
@@ -106,14 +109,25 @@ class Events:
             await self._write(machine, "Warning", now.reason, "Reconcile", now.message)
             return
 
-    async def _write(self, machine: Machine, kind: str, reason: str, action: str, note: str) -> None:
+    async def _write(
+        self, machine: Machine, kind: str, reason: str, action: str, note: str, *, words: str | None = None
+    ) -> None:
         subject = _Subject(f"{GROUP}/{VERSION}", "BareMetalMachine", *machine.key, machine.uid)
-        await self._write_about(subject, kind, reason, action, note)
+        await self._write_about(subject, kind, reason, action, note, words=words)
 
     async def _write_about(
-        self, subject: _Subject, kind: str, reason: str, action: str, note: str, *, times: int = 1
+        self,
+        subject: _Subject,
+        kind: str,
+        reason: str,
+        action: str,
+        note: str,
+        *,
+        words: str | None = None,
+        times: int = 1,
     ) -> None:
-        key = (subject, reason, note)
+        """Write an Event, or count it in an earlier one with the same `words`, which the whole note is without them."""
+        key = (subject, reason, note if words is None else words)
         written = self._written.get(key)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         try:
@@ -151,6 +165,14 @@ class Events:
                 "uid": subject.uid,
             },
         }
+
+
+def _what_follows(machine: Machine, failure: Failure) -> str:
+    """Which attempt comes next; when, is in the condition, where it is replaced and not kept."""
+    most = limits(machine.spec, failure.operation)[1]
+    if failure.attempt < most:
+        return f"Attempt {failure.attempt + 1} of {most} follows."
+    return f"That was attempt {failure.attempt} of {most}."
 
 
 def _condition(status: BareMetalMachineStatus, kind: ConditionType) -> Condition | None:

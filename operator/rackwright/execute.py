@@ -25,6 +25,7 @@ from rackwright.install import erase, rescue
 from rackwright.install.image import PREPARE_IMAGE, image_info
 from rackwright.install.phone_home import PATH as PHONE_HOME_PATH
 from rackwright.install.seed import Seed, config_drive
+from rackwright.install.sentences import names_secret
 from rackwright.install.steps import EXECUTE_CLEAN_STEP, JSON, node
 from rackwright.inventory import report
 from rackwright.kube import Cluster, Gone
@@ -220,10 +221,10 @@ class Executor:
         """What the BMC says of its firmware's settings; a BMC that doesn't say stops no commissioning."""
         try:
             found = await (await self._bmcs.driver(machine)).bios_attributes()
-        except PowerError as error:
-            _log.info("machine=%s no BIOS attributes: %s", machine.key, error.message)
+        except (PowerError, Obstructed) as error:
+            _log.info("machine=%s no BIOS attributes: %s", machine.key, error)
             return {}
-        return {name: str(value) for name, value in found.items() if value is not None and "passw" not in name.lower()}
+        return {name: str(value) for name, value in found.items() if value is not None and not names_secret(name)}
 
     async def _metadata(self, machine: Machine, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._cluster.patch_metadata(

@@ -7,9 +7,11 @@ again (Conflict), nothing (Gone, Refused), or trying later (Unavailable). Object
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiohttp
@@ -47,6 +49,10 @@ class Refused(ClusterError):
 
 class Unavailable(ClusterError):
     """No answer, or none that helps: try later."""
+
+
+class Unconfigured(ClusterError):
+    """Nothing says which API server to ask, or as whom: a person has to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +190,11 @@ class Cluster:
             self._core.create_namespaced_secret(namespace, body, _request_timeout=REQUEST_SECONDS),
         )
 
-    async def secret_changes(self, namespace: str, name: str, *, seconds: int) -> AsyncIterator[str]:
-        """Yield one Secret's resourceVersion, the present one if it is there and each new one, for so many seconds."""
+    async def secret_changes(self, namespace: str, name: str, *, seconds: int) -> AsyncGenerator[str | None]:
+        """Yield one Secret's resourceVersion, the present one if it is there and each new one, for so many seconds.
+
+        None is yielded when it is deleted.
+        """
         stream = watch.Watch(return_type="object").stream(
             self._watched.list_namespaced_secret,
             namespace,
@@ -195,7 +204,8 @@ class Cluster:
         )
         try:
             async for event in stream:
-                yield str(event["raw_object"]["metadata"]["resourceVersion"])
+                deleted = event["type"] == "DELETED"
+                yield None if deleted else str(event["raw_object"]["metadata"]["resourceVersion"])
         except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _kind(f"watch the Secret {namespace}/{name}", error) from None
         finally:
@@ -246,21 +256,45 @@ class Cluster:
 
 @asynccontextmanager
 async def connected(*, connections: int = 64) -> AsyncIterator[Cluster]:
-    """The cluster that KUBECONFIG or the pod's ServiceAccount names, through a bounded pool of connections."""
+    """The cluster that KUBECONFIG or the pod's ServiceAccount names, through a bounded pool of connections.
+
+    Raises:
+        Unconfigured: neither of them does.
+    """
+    unbounded = 0
+    async with AsyncExitStack() as stack:
+        apis = []
+        try:
+            settings = await _settings()
+            for limit in (connections, unbounded, 2):
+                settings.connection_pool_maxsize = limit
+                apis.append(await stack.enter_async_context(client.ApiClient(settings)))
+        except Exception as error:  # noqa: BLE001 (whatever the library stumbles over is in what a person wrote)
+            raise Unconfigured(_unusable(error)) from None
+        api, watching, leading = apis
+        yield Cluster(api, watching=watching, leading=leading)
+
+
+async def _settings() -> client.Configuration:
     settings = client.Configuration()
     try:
         config.load_incluster_config(client_configuration=settings)
     except config.ConfigException:
         await config.load_kube_config(client_configuration=settings)
     settings.client_side_validation = False
-    unbounded = 0
-    async with AsyncExitStack() as stack:
-        apis = []
-        for limit in (connections, unbounded, 2):
-            settings.connection_pool_maxsize = limit
-            apis.append(await stack.enter_async_context(client.ApiClient(settings)))
-        api, watching, leading = apis
-        yield Cluster(api, watching=watching, leading=leading)
+    return settings
+
+
+def _unusable(error: Exception) -> str:
+    """Why there is no cluster, in a sentence; the library's own may quote the file, tokens and all."""
+    files = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    if not any(Path(file).expanduser().exists() for file in files.split(os.pathsep) if file):
+        why = "isn't there"
+    elif isinstance(error, OSError) and error.errno:
+        why = f"can't be read ({os.strerror(error.errno)})"
+    else:
+        why = "is no kubeconfig that names a cluster and a user"
+    return f"no cluster: this isn't a pod with a ServiceAccount, and {files} {why}; set KUBECONFIG to one that is"
 
 
 async def _object(what: str, call: Awaitable[Any]) -> JSON:

@@ -24,6 +24,7 @@ from rackwright.api.machine import (
     Operation,
     OperationName,
     Phase,
+    RescueEnvironment,
     UserDataSecretRef,
 )
 from rackwright.bmcs import BMCs
@@ -141,6 +142,7 @@ class Observer:
 
     async def world(self, machine: Machine, *, hurry: bool) -> World:
         """Everything a decision may look at, now."""
+        self._bmcs.turn_to(machine)
         now = datetime.now(UTC).replace(microsecond=0)
         twin = self._cache.twin_of(machine)
         image = self.image(machine.spec.deployment)
@@ -252,16 +254,20 @@ class Observer:
                 return replace(agent, command=CommandState.RUNNING)
             case CommandStatus.SUCCEEDED:
                 result = await self._result(machine, command, doing, now)
-                if isinstance(result, Fault):
-                    return replace(agent, command=CommandState.FAILED, fault=result)
-                return replace(agent, command=CommandState.SUCCEEDED, erasure=result)
+                match result:
+                    case Fault():
+                        return replace(agent, command=CommandState.FAILED, fault=result)
+                    case RescueEnvironment():
+                        return replace(agent, command=CommandState.SUCCEEDED, rescue=result)
+                    case erasure:
+                        return replace(agent, command=CommandState.SUCCEEDED, erasure=erasure)
             case _:
                 said = {"type": command.error_type, "details": command.error or command.status.value}
                 return replace(agent, command=CommandState.FAILED, fault=explain(said, doing))
 
     async def _result(
         self, machine: Machine, command: Command, doing: Doing, now: datetime
-    ) -> tuple[Erasure, ...] | Fault:
+    ) -> tuple[Erasure, ...] | RescueEnvironment | Fault:
         match doing:
             case Doing.ERASE:
                 found = erase.evidence(command.result, self._evidence_time(machine, now))
@@ -269,8 +275,14 @@ class Observer:
                     return found
                 return found + _not_seen(erase.unseen(found, await self._disks(machine) or ()), found, now)
             case Doing.RESCUE:
-                opened = rescue.opened(command.result)
-                return opened if isinstance(opened, Fault) else ()
+                opened, session = rescue.opened(command.result), self.session(machine)
+                if isinstance(opened, Fault):
+                    return opened
+                return RescueEnvironment(
+                    user=opened.user,
+                    addresses=[session.address] if session is not None else [],
+                    ssh_host_keys=list(opened.ssh_host_keys),
+                )
             case _:
                 return ()
 
@@ -320,7 +332,7 @@ class Observer:
         else:
             reason = "SecretMissing"
             message = f"The Secret {ref.name}, which spec.deployment.userDataSecretRef names, does not exist."
-        self._secrets.awaiting(name, machine.uid)
+        self._secrets.awaiting(name, machine.uid, secret.version if secret is not None else None)
         raise Obstructed(Fault(Blame.CONFIGURATION, reason, f"{message} It is used as soon as it is right."))
 
     def user_data_known(self, machine: Machine) -> str | None:

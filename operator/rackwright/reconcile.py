@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rackwright.agent.tokens import Tokens, matches
-from rackwright.api.machine import BareMetalMachineStatus, OperationName, Phase
+from rackwright.api.machine import BareMetalMachineStatus, OperationName
 from rackwright.cache import Cache, Key, Machine, wants_inspection
 from rackwright.events import Events
 from rackwright.execute import MACHINES, Executor, NotNow
@@ -73,13 +73,19 @@ class Reconciler:
         if deleted:
             self.gone(machine)
             return
-        for key in self._cache.put(machine):
+        before, affected = self._cache.get(machine.key), self._cache.put(machine)
+        if before is not None and affected and before.uid != machine.uid:
+            self._forget(before)  # it was made anew under its name, and the news of its end may never come
+        for key in affected:
             self._queue.wake(key)
 
     def gone(self, machine: Machine) -> None:
-        """A machine's record has vanished."""
-        self._observer.forget(machine)
-        self._queue.forget(machine.key)
+        """A machine's record has vanished; the news may come when another one has its name already."""
+        self._forget(machine)
+        present = self._cache.get(machine.key)
+        if present is None or present.uid == machine.uid:
+            self._queue.forget(machine.key)
+            self._failures.pop(machine.key, None)
         for key in self._cache.remove(machine.key, machine.uid):
             self._queue.wake(key)
 
@@ -89,8 +95,14 @@ class Reconciler:
         if machine is not None:
             self._queue.wake(machine.key)
 
+    def _forget(self, machine: Machine) -> None:
+        self._hurry.discard(machine.uid)
+        self._observer.forget(machine)
+
     def hurry(self, uid: str) -> None:
         """Something that this machine's next attempt waits for has changed."""
+        if self._cache.with_uid(uid) is None:
+            return
         self._hurry.add(uid)
         self._observer.doubt(uid)
         self.wake(uid)
@@ -165,6 +177,9 @@ class Reconciler:
             if hurry:
                 self._hurry.add(machine.uid)  # what it hurries for is still to be tried
             raise
+        finally:
+            if self._cache.with_uid(machine.uid) is None:
+                self._forget(machine)  # it has vanished meanwhile: nothing that this pass learnt may stay
 
     async def _observed(self, machine: Machine, *, hurry: bool) -> float | None:
         world = await self._observer.world(machine, hurry=hurry)
@@ -211,44 +226,43 @@ class Reconciler:
 
     async def inspection_kept(self, uid: str) -> bool:
         """Return True when the machine's inspection is in the cluster."""
-        return await self._until(uid, _past_inspection)
-
-    async def _until(self, uid: str, holds: Callable[[BareMetalMachineStatus], bool]) -> bool:
-        while (machine := self._cache.with_uid(uid)) is not None:
-            if holds(machine.status):
-                return True
-            await self._cache.changed(uid)
-        return False
+        return await self._until(uid, _past_inspection) is not None
 
     async def first_boot_recorded(self, uid: str, operation_id: str) -> bool:
-        """Return True when the installed system's report is in the cluster."""
-        return await self._until(
-            uid,
-            lambda status: (
-                status.phase is Phase.DEPLOYED or status.operation is None or status.operation.id != operation_id
-            ),
-        )
+        """Return True when the installed system's report is in the cluster, False when its attempt was given up."""
+        status = await self._until(uid, lambda now: _reported(now) == operation_id or not _doing(now, operation_id))
+        return status is not None and _reported(status) == operation_id
+
+    async def _until(self, uid: str, holds: Callable[[BareMetalMachineStatus], bool]) -> BareMetalMachineStatus | None:
+        """The first status that is so; None if the machine vanishes before."""
+        while (machine := self._cache.with_uid(uid)) is not None:
+            if holds(machine.status):
+                return machine.status
+            await self._cache.changed(uid)
+        return None
 
 
 class FirstBoots:
-    """What the phone-home route asks and tells (`install.phone_home.FirstBoots`)."""
+    """What the phone-home route asks and tells (`install.phone_home.FirstBoots`).
+
+    Status remembers who has called, so that an operator that was restarted meanwhile still knows.
+    """
 
     def __init__(self, cache: Cache, tokens: Tokens, observer: Observer, reconciler: Reconciler) -> None:
         self._cache = cache
         self._tokens = tokens
         self._observer = observer
         self._reconciler = reconciler
-        self._last: dict[str, str] = {}
 
     def expected(self, uid: str) -> str | None:
-        """The operation whose system may call: the present one, or the one that called last."""
+        """The operation whose system may call: the present one, or the one whose system is recorded."""
         machine = self._cache.with_uid(uid)
         if machine is None:
             return None
         operation = machine.status.operation
         if operation is not None and operation.name is OperationName.DEPLOY:
             return operation.id
-        return self._last.get(uid) if machine.status.phase is Phase.DEPLOYED else None
+        return _reported(machine.status)
 
     def admits(self, uid: str, operation_id: str, token: str) -> bool:
         """Whether this is the token of this operation's first boot."""
@@ -256,7 +270,6 @@ class FirstBoots:
 
     async def received(self, uid: str, report: PhoneHome) -> bool:
         """Have it recorded; True once it is."""
-        self._last[uid] = report.operation_id
         self._observer.reported(uid, report)
         self._reconciler.wake(uid)
         return await self._reconciler.first_boot_recorded(uid, report.operation_id)
@@ -269,6 +282,15 @@ def _past_inspection(status: BareMetalMachineStatus) -> bool:
         or not wants_inspection(status)
         or operation.step not in (Stage.START, Stage.POWER_OFF, Stage.BOOT_RAMDISK)
     )
+
+
+def _reported(status: BareMetalMachineStatus) -> str | None:
+    """The attempt whose system has reported, if what is installed is one of ours and has come up."""
+    return status.installed.operation if status.installed is not None else None
+
+
+def _doing(status: BareMetalMachineStatus, operation_id: str) -> bool:
+    return status.operation is not None and status.operation.id == operation_id
 
 
 def _wire(status: BareMetalMachineStatus) -> dict[str, Any]:

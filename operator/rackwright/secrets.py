@@ -1,7 +1,7 @@
 """Secrets, read when they are needed and watched only while a machine waits for one to appear or to change.
 
-The operator has no right to list Secrets and keeps none longer than it needs: a few minutes, so that a machine's
-every step doesn't cost a request.
+The operator has no right to list Secrets and keeps none for longer than a few minutes, so that a machine's every step
+doesn't cost a request: what isn't read again by then is forgotten.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from rackwright.lifecycle.world import Blame, Fault
 
 KEPT_SECONDS = 300.0
 WATCH_SECONDS = 600
+"""How long the API server is asked to watch at a time."""
+AWAITED_SECONDS = 1800.0
+"""Longer than a machine waits for anything before it asks again; one that doesn't ask again waits no more."""
 _PAUSE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -38,22 +42,38 @@ class Name(NamedTuple):
     name: str
 
 
-@dataclass(slots=True)
-class _Awaited:
-    """A Secret that somebody waits for, and who."""
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    secret: Secret
+    expiry: asyncio.TimerHandle
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A machine that knows this version, None for no Secret at all, and waits for another."""
 
     version: str | None
-    uids: set[str] = field(default_factory=set)
+    until: float
+    """By the monotonic clock."""
+
+
+@dataclass(slots=True)
+class _Awaited:
+    """A Secret that somebody waits for, and who, by machine uid."""
+
+    machines: dict[str, _Waiting] = field(default_factory=dict)
+    newest: tuple[str | None] | None = None
+    """The version that the watch told last, once it has told one."""
     task: asyncio.Task[None] | None = None
 
 
 class Secrets:
-    """Reads Secrets. `changed(uid)` is called for each machine that awaited a Secret which is there, or other, now."""
+    """Reads Secrets. `changed(uid)` is called for each machine that awaited another version than there is now."""
 
     def __init__(self, cluster: Cluster, changed: Callable[[str], None]) -> None:
         self._cluster = cluster
         self._changed = changed
-        self._kept: dict[Name, tuple[float, Secret]] = {}
+        self._kept: dict[Name, _Kept] = {}
         self._awaited: dict[Name, _Awaited] = {}
 
     async def read(self, name: Name, *, fresh: bool = False) -> Secret | None:
@@ -62,8 +82,8 @@ class Secrets:
         Obstructed where the operator may not read it.
         """
         kept = self._kept.get(name)
-        if not fresh and kept is not None and time.monotonic() - kept[0] < KEPT_SECONDS:
-            return kept[1]
+        if not fresh and kept is not None:
+            return kept.secret
         try:
             secret = await self._cluster.secret(*name)
         except Refused:
@@ -75,41 +95,68 @@ class Secrets:
                     f"to it in the namespace {name.namespace}.",
                 )
             ) from None
-        if secret is None:
-            self._kept.pop(name, None)
-        else:
-            self._kept[name] = (time.monotonic(), secret)
+        self._forget(name)
+        if secret is not None:
+            expiry = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._forget, name)
+            self._kept[name] = _Kept(secret, expiry)
         return secret
 
-    def awaiting(self, name: Name, uid: str) -> None:
-        """Tell this machine when the Secret appears or differs from what was read last."""
-        kept = self._kept.get(name)
-        awaited = self._awaited.setdefault(name, _Awaited(kept[1].version if kept else None))
-        awaited.uids.add(uid)
+    def awaiting(self, name: Name, uid: str, version: str | None) -> None:
+        """Tell this machine when the Secret is another than `version`; None: when it is there."""
+        awaited = self._awaited.setdefault(name, _Awaited())
+        awaited.machines[uid] = _Waiting(version, time.monotonic() + AWAITED_SECONDS)
+        if awaited.newest is not None:
+            asyncio.get_running_loop().call_soon(self._tell, awaited)  # once the caller is done with what it read
         if awaited.task is None:
             awaited.task = asyncio.create_task(self._watch(name, awaited))
 
     async def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, and forget."""
         tasks = [awaited.task for awaited in self._awaited.values() if awaited.task]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for name in tuple(self._kept):
+            self._forget(name)
+
+    def _forget(self, name: Name) -> None:
+        kept = self._kept.pop(name, None)
+        if kept is not None:
+            kept.expiry.cancel()
 
     async def _watch(self, name: Name, awaited: _Awaited) -> None:
-        """Watch until it changes; whoever still waits when the watch has lasted long enough asks again by itself."""
-        until = time.monotonic() + WATCH_SECONDS
+        """Watch for as long as somebody waits: a watch that merely ended says nothing, and another one begins."""
         try:
-            while time.monotonic() < until:
+            while awaited.machines:
+                pause = _PAUSE_SECONDS
                 try:
-                    async for version in self._cluster.secret_changes(*name, seconds=WATCH_SECONDS):
-                        if version != awaited.version:
-                            return
+                    async with aclosing(self._cluster.secret_changes(*name, seconds=WATCH_SECONDS)) as versions:
+                        async for version in versions:
+                            self._changed_to(name, version, awaited)
+                            if not awaited.machines:
+                                pause = 0.0
+                                break
                 except ClusterError as error:
                     _log.warning("%s", error)
-                await asyncio.sleep(_PAUSE_SECONDS)
+                awaited.newest = None
+                await asyncio.sleep(pause)
+                now = time.monotonic()
+                awaited.machines = {uid: each for uid, each in awaited.machines.items() if each.until > now}
         finally:
-            self._kept.pop(name, None)
             self._awaited.pop(name, None)
-            for uid in awaited.uids:
-                self._changed(uid)
+
+    def _changed_to(self, name: Name, version: str | None, awaited: _Awaited) -> None:
+        kept = self._kept.get(name)
+        if kept is not None and kept.secret.version != version:
+            self._forget(name)
+        awaited.newest = (version,)
+        self._tell(awaited)
+
+    def _tell(self, awaited: _Awaited) -> None:
+        """Tell those who know another version than the newest; they wait no longer."""
+        if awaited.newest is None:
+            return  # the watch has ended meanwhile: the next one tells
+        told = [uid for uid, each in awaited.machines.items() if (each.version,) != awaited.newest]
+        for uid in told:
+            del awaited.machines[uid]
+            self._changed(uid)

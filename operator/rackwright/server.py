@@ -7,6 +7,7 @@ the path. Each part logs what is worth knowing: the boot scripts served, the age
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -56,13 +57,25 @@ def build(
     return app
 
 
+class CannotListen(Exception):
+    """The address can't be had; the message says why."""
+
+
 @asynccontextmanager
 async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
-    """Serve until the context ends; yields the port, which is a free one where `port` is 0."""
+    """Serve until the context ends; yields the port, which is a free one where `port` is 0.
+
+    Raises:
+        CannotListen: somebody else has the port, or the host isn't this one's.
+    """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=5)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "no such address"
+            raise CannotListen(f"can't listen on {host}:{port}: {reason}") from None
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()

@@ -169,6 +169,35 @@ def test_a_bmc_is_the_same_however_its_address_is_spelled() -> None:
     assert cache.twin_of(younger) == older.key
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("redfish+https://10.0.0.7/", BMC), (BMC, "redfish+https://10.0.0.7/"), (BMC, BMC.replace("https", "http"))],
+)
+def test_a_bmc_is_the_same_whether_or_not_its_system_is_named(one: str, other: str) -> None:
+    cache, older, younger = (
+        Cache(),
+        machine("older", bmc=one),
+        machine("younger", created=LATE, mac=OTHER_MAC, bmc=other),
+    )
+    cache.put(younger)
+    assert cache.put(older) == {older.key, younger.key}, "the younger has to be looked at again"
+    assert cache.twin_of(younger) == older.key
+    assert cache.twin_of(older) is None
+    assert cache.remove(older.key, older.uid) == {younger.key}
+    assert cache.twin_of(younger) is None
+
+
+def test_systems_of_one_chassis_are_nobodys_twins_and_dont_wake_each_other() -> None:
+    cache = Cache()
+    for slot in range(3):
+        blade = machine(f"blade-{slot}", mac=f"52:54:00:00:00:{slot:02}", bmc=f"redfish+https://chassis/{slot}")
+        assert cache.put(blade) == {blade.key}
+        assert cache.twin_of(blade) is None
+    whole = machine("whole", created=LATE, bmc="redfish+https://chassis")
+    assert len(cache.put(whole)) == 4, "each of them has to be looked at again"
+    assert cache.twin_of(whole) == Key("rack-a", "blade-0")
+
+
 def test_a_machine_that_holds_data_keeps_its_bmc_from_an_older_record_that_names_it_by_mistake() -> None:
     cache = Cache()
     spare, used = machine("spare"), machine("used", created="2026-06-01T00:00:00Z", status={"installed": {}})

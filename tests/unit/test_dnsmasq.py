@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rackwright.netboot.dnsmasq import LOADER_ARM64, LOADERS, Leases, NetbootService, ProxyDHCP, render
+from rackwright.netboot.dnsmasq import Leases, NetbootService, ProxyDHCP, render
 
 NETWORK = IPv4Network("10.0.0.0/24")
 OURS = NetbootService(
@@ -46,12 +46,6 @@ def test_firmware_that_boots_over_http_is_given_a_url_and_the_class_it_insists_o
     assert "dhcp-match=set:efi-x64-http,option:client-arch,16" in lines(OURS)
     assert "dhcp-boot=tag:!ipxe,tag:efi-x64-http,http://10.0.0.2:8080/boot/files/snponly.efi" in lines(OURS)
     assert "dhcp-option-force=tag:!ipxe,tag:efi-x64-http,60,HTTPClient" in lines(OURS)
-
-
-def test_arm_servers_need_only_their_loader() -> None:
-    both = lines(replace(OURS, loaders=(*LOADERS, LOADER_ARM64)))
-    assert "dhcp-boot=tag:!ipxe,tag:efi-arm64,snponly-arm64.efi" in both
-    assert "dhcp-boot=tag:!ipxe,tag:efi-x64,snponly.efi" in both
 
 
 def test_a_network_that_leads_nowhere_has_no_router_and_no_dns() -> None:
@@ -118,7 +112,7 @@ def test_a_range_with_the_router_or_a_name_server_in_it_is_refused() -> None:
 @pytest.mark.parametrize("advertise", [None, IPv6Network("fd00:1::/64")], ids=["silent", "advertising"])
 def test_dnsmasq_accepts_it(service: NetbootService, advertise: IPv6Network | None, tmp_path: Path) -> None:
     configuration = tmp_path / "dnsmasq.conf"
-    whole = replace(service, advertise=advertise, loaders=(*LOADERS, LOADER_ARM64), log_exchanges=True)
+    whole = replace(service, advertise=advertise, log_exchanges=True)
     configuration.write_text(render(whole))
     checked = subprocess.run(
         ["dnsmasq", "--test", f"--conf-file={configuration}"], capture_output=True, text=True, check=False

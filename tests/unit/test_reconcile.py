@@ -161,6 +161,13 @@ class Rig:
         self.deeds.append("doubt")
 
 
+def present(rig: Rig) -> Machine:
+    """The machine as the cache has it."""
+    machine = rig.cache.get(KEY)
+    assert machine is not None
+    return machine
+
+
 @pytest.fixture
 def rig() -> Rig:
     it = Rig()
@@ -259,6 +266,47 @@ async def test_a_pass_that_failed_leaves_the_hurry_to_the_next(rig: Rig) -> None
     rig.trouble = None
     await rig.turn()
     assert rig.hurried == [True, True]
+
+
+def test_a_secret_of_a_machine_that_is_gone_hurries_nobody(rig: Rig) -> None:
+    rig.reconciler.hurry("long gone")
+    rig.reconciler.hurry("uid")
+    rig.reconciler.gone(present(rig))
+    assert not rig.reconciler._hurry
+
+
+def test_the_late_news_of_a_machines_end_leaves_its_successor_its_timer(rig: Rig) -> None:
+    first = copy.deepcopy(rig.item)
+    rig.declare(uid="second", resourceVersion="9")
+    rig.queue.wake_after(KEY, 60)
+    rig.reconciler.seen(first, deleted=True)
+    assert KEY in rig.queue._due
+    assert rig.cache.with_uid("second")
+    rig.reconciler.seen(rig.item, deleted=True)
+    assert KEY not in rig.queue._due
+
+
+def test_a_machine_that_was_made_anew_is_forgotten_even_if_nobody_tells_of_its_end(rig: Rig) -> None:
+    rig.reconciler.hurry("uid")
+    rig.deeds.clear()
+    rig.declare(uid="second", resourceVersion="9")
+    assert rig.deeds == ["forget"]
+    assert not rig.reconciler._hurry
+
+
+async def test_a_pass_that_outlives_its_machine_leaves_nothing_behind(rig: Rig) -> None:
+    async def world(machine: Machine, *, hurry: bool) -> World:
+        rig.reconciler.gone(machine)
+        rig.deeds.clear()
+        return await Rig.world(rig, machine, hurry=hurry)
+
+    rig.world = world  # type: ignore[method-assign]
+    rig.trouble = Unavailable("no answer")
+    rig.reconciler.hurry("uid")
+    with pytest.raises(Unavailable):
+        await rig.turn()
+    assert rig.deeds == ["forget"]
+    assert not rig.reconciler._hurry
 
 
 async def test_a_record_that_is_gone_is_not_told_of(rig: Rig) -> None:

@@ -23,9 +23,11 @@ from typing import Any, NoReturn, assert_never
 from aiohttp import web
 from yarl import URL
 
+from rackwright.agent.intake import MOST_VALUES, Full, Intake, Overloaded
 from rackwright.agent.sessions import Address, Boot, Boots, Session, Sessions, canonical_mac
 from rackwright.agent.strangers import Enlisted, Introduction, Nobody, NotYet, Strangers, TurnedAway
 from rackwright.agent.tokens import Tokens, matches
+from rackwright.install.sentences import presentable
 
 HEARTBEAT_TIMEOUT = 30
 """Seconds. IPA beats after 0.3 to 0.6 of it: a restarted operator knows every agent again within 18 s."""
@@ -36,7 +38,7 @@ REPORT_BYTES = 8 * 2**20
 """The agent's journal comes along with its report, packed."""
 BODY_SECONDS = 8.0
 PERSIST_SECONDS = 15.0
-"""With `BODY_SECONDS` well below the 30 s after which IPA gives up waiting, and then doesn't retry but dies."""
+"""With `BODY_SECONDS` and `TURN_SECONDS` below the 30 s after which IPA waits no longer: it doesn't retry, it dies."""
 
 _VERSION = {"id": "v1", "status": "CURRENT", "min_version": "1.1", "version": "1.68", "links": []}
 _log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class AgentAPI:
         self._persisted = persisted
         self._strangers = strangers or Nobody()
         self._persist_seconds = persist_seconds
+        self._intake = Intake()
 
     def routes(self) -> list[web.RouteDef]:
         """What the application serves for agents."""
@@ -152,7 +155,7 @@ class AgentAPI:
     async def continue_inspection(self, request: web.Request) -> web.Response:
         """Take an agent's report on its hardware; 202 and the machine's uid once the report is safe."""
         peer = _peer(request)
-        report = _object(await _body(request, REPORT_BYTES))
+        report = await self._report(request, peer)
         macs = _reported_macs(report)
         boot = self._boots.by_mac(macs)
         if boot is None:
@@ -167,13 +170,26 @@ class AgentAPI:
             "%s: inspection received from %s%s",
             _title(boot),
             peer,
-            f", incomplete: {str(error)[:400]}" if error else "",
+            f", incomplete: {_line(error)}" if error else "",
         )
         self._wake(boot.machine_uid)
         if not await self._safe(boot.machine_uid):
             _log.warning("%s: inspection could not be recorded yet, the agent is to send it again", _title(boot))
             _refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The inspection could not be recorded yet: send it again.")
         return web.json_response({"uuid": boot.machine_uid}, status=HTTPStatus.ACCEPTED)
+
+    async def _report(self, request: web.Request, peer: Address) -> dict[str, Any]:
+        """The report in a request, read when it is its turn."""
+        try:
+            async with self._intake.turn(peer):
+                report = await self._intake.parsed(await _body(request, REPORT_BYTES))
+        except Full:
+            _refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Too many reports arrive at once: send it again.")
+        except Overloaded:
+            _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The report holds more than {MOST_VALUES} values.")
+        except (ValueError, RecursionError):
+            _refuse(HTTPStatus.BAD_REQUEST, "The body isn't JSON.")
+        return _mapping(report)
 
     async def _introduction(self, report: Mapping[str, Any]) -> web.Response:
         """A machine that isn't being booted; 202 and its uid once it is enlisted."""
@@ -237,6 +253,10 @@ def _object(body: bytes) -> dict[str, Any]:
         value = json.loads(body)
     except (ValueError, RecursionError):
         _refuse(HTTPStatus.BAD_REQUEST, "The body isn't JSON.")
+    return _mapping(value)
+
+
+def _mapping(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         _refuse(HTTPStatus.BAD_REQUEST, "The body isn't a JSON object.")
     return value
@@ -303,8 +323,8 @@ def _identity(session: Session) -> tuple[str, str]:
 
 
 def _line(text: object) -> str:
-    """A stranger's words on one line of bounded length."""
-    return " ".join(str(text or "")[:400].split())
+    """A stranger's words on one line of bounded length, without what may be secret."""
+    return presentable(text) if isinstance(text, str) else ""
 
 
 def _title(boot: Boot) -> str:

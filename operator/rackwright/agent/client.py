@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import aiohttp
 
 from rackwright.agent.sessions import Session
+from rackwright.install.sentences import presentable, whole_words
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
@@ -52,7 +53,7 @@ class Command:
     result: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What a command that succeeded returned; empty otherwise. May echo parameters, secrets among them."""
     error: str | None = None
-    """What went wrong, in a sentence, if it failed."""
+    """What went wrong, in the agent's own words, if it failed: `install.faults.explain` makes them fit to be shown."""
     error_type: str = ""
     """IPA's class of that error: `ImageChecksumError`; empty where it didn't say."""
 
@@ -194,7 +195,7 @@ class AgentClient:
             answer = None
         if status == 200 and answer is not None:  # noqa: PLR2004 (HTTP's OK)
             return answer
-        said = self._sentence(answer.get("faultstring")).rstrip(".") if isinstance(answer, dict) else ""
+        said = presentable(self._sentence(answer.get("faultstring"))).rstrip(".") if isinstance(answer, dict) else ""
         match status:
             case 401:
                 raise AgentError(
@@ -238,9 +239,9 @@ class AgentClient:
         )
 
     def _sentence(self, text: object) -> str:
-        """An agent's words on one line, cut to a sentence's length, without the token."""
+        """An agent's words on one line, cut to a sentence's length, without the token; not fit to be shown yet."""
         words = " ".join(str(text or "").replace(self._token, "******").split())
-        return words if len(words) <= _SENTENCE else words[: _SENTENCE - 1] + "…"
+        return words if len(words) <= _SENTENCE else f"{whole_words(words, _SENTENCE - 1)}…"
 
     def _protocol(self, what: str) -> AgentError:
         return AgentError(AgentFault.PROTOCOL, f"The agent at {self._url} {what}.")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
 
@@ -73,8 +74,11 @@ class Session:
     """Of the last heartbeat, by the monotonic clock: how long ago that was is no matter of what time it is."""
     version: str
     """Of the agent; empty where it didn't say."""
-    inspection: Mapping[str, Any] | None = None
-    """The agent's whole report, once it came."""
+
+    @property
+    def address(self) -> str:
+        """The machine's IP address."""
+        return urlsplit(self.callback_url).hostname or ""
 
 
 @dataclass(slots=True)
@@ -96,9 +100,7 @@ class Sessions:
     def current(self, uid: str, operation_id: str) -> Session | None:
         """The agent of this boot, once it sent a valid heartbeat."""
         record = self._of(uid, operation_id)
-        if record is None or record.session is None:
-            return None
-        return replace(record.session, inspection=record.inspection)
+        return record.session if record else None
 
     def inspection(self, uid: str, operation_id: str) -> Mapping[str, Any] | None:
         """The report of this boot's agent, once it came: the agent sends it before it first beats."""

@@ -71,7 +71,13 @@ class HardwareInventoryReport(Model):
     bmc_address: str = Field(
         default="", description="The BMC's address as seen from inside; empty where none was seen."
     )
-    bios_attributes: dict[str, str] = Field(default={}, description="BIOS attributes as the BMC reported them.")
+    bios_attributes: dict[str, str] = Field(
+        default={},
+        description=(
+            "BIOS attributes as the BMC reported them, without those whose names sound like a secret's: password, "
+            "token, key and their like."
+        ),
+    )
 
     @computed_field(description="Number of disks, for the column that a list's length can't fill.")
     def disk_count(self) -> int:

@@ -417,9 +417,22 @@ class Installed(Model):
         default=None, description="Keyed digest of the user data that it was installed with; tells nothing of them."
     )
     at: Time | None = Field(default=None, description="When the installed system first reported; absent until it did.")
+    operation: str | None = Field(
+        default=None, description="Id of the attempt whose system reported: if it reports again, it is told so."
+    )
     addresses: list[str] = Field(default=[], description="IP addresses that the system reported from.")
     ssh_host_keys: list[str] = Field(
         default=[], description="The system's public SSH host keys, for a known_hosts file."
+    )
+
+
+class RescueEnvironment(Model):
+    """A rescue environment that waits for its users."""
+
+    user: str = Field(description="Name to log in with.")
+    addresses: list[str] = Field(default=[], description="IP addresses that its agent reported from.")
+    ssh_host_keys: list[str] = Field(
+        default=[], description="The environment's public SSH host keys, for a known_hosts file."
     )
 
 
@@ -444,7 +457,6 @@ class Operation(Model):
     attempt: int = Field(default=1, description="Which attempt this is, from 1.")
     step: str = Field(default="", description="What it is doing now.")
     step_started_at: Time | None = Field(default=None, description="Since when.")
-    progress: str | None = Field(default=None, description="How far the step is, where it can be known.")
     began_at: Time = Field(description="When the operation's first attempt began.")
     started_at: Time = Field(description="When this attempt began.")
     deadline: Time = Field(description="When this attempt is given up.")
@@ -521,6 +533,9 @@ class BareMetalMachineStatus(Model):
         default=None, description="The last failure; kept until an operation succeeds."
     )
     erasure: list[Erasure] = Field(default=[], description="Evidence of the last release, per disk.")
+    rescue: RescueEnvironment | None = Field(
+        default=None, description="How to log in to the rescue environment; absent until it is open."
+    )
     rescued_from: Phase | None = Field(default=None, description="The phase to return to when the rescue is withdrawn.")
     observed_triggers: ObservedTriggers = Field(
         default=ObservedTriggers(), description="The triggers that were acted upon."

@@ -26,6 +26,7 @@ from rackwright.api.inventory import (
     SystemInventory,
 )
 from rackwright.api.machine import Architecture, HardwareSummary
+from rackwright.install.sentences import presentable
 
 _MOST_ITEMS = 1024
 _MOST_MACS = 32
@@ -97,7 +98,7 @@ class Inspection:
     missing: tuple[str, ...]
     """What a machine has but the report lacks, for a person: `network cards`."""
     error: str
-    """What the agent says went wrong while it looked; empty if nothing did."""
+    """What the agent says went wrong while it looked, fit to be shown; empty if nothing did."""
     boot_mac_address: str | None
     """Of the network card that the ramdisk was booted from, as far as the agent knows."""
     architecture: Architecture | None
@@ -131,7 +132,7 @@ def read(body: object, at: datetime | None = None) -> Inspection:
         report=found,
         summary=summary_of(found),
         missing=tuple(name for name, value in present.items() if not value),
-        error=" ".join(_text(report.get("error"), longest=1024).split()),
+        error=_complaint(report.get("error")),
         boot_mac_address=_boot_mac(report, inventory),
         architecture=_ARCHITECTURES.get(cpu.architecture.lower()),
     )
@@ -244,14 +245,18 @@ def _first(value: object) -> object:
     return next((item for item in value if item), None) if isinstance(value, list) else value
 
 
-def _text(value: object, *, longest: int = _LONGEST) -> str:
+def _text(value: object) -> str:
     """Text without what can't be printed or stored; empty for what isn't text.
 
     Spaces inside stay as they are: root device hints are copied from here and compared with what the agent has.
     """
     if not isinstance(value, str):
         return ""
-    return "".join(c if c.isprintable() else " " for c in value).strip()[:longest].rstrip()
+    return "".join(c if c.isprintable() else " " for c in value).strip()[:_LONGEST].rstrip()
+
+
+def _complaint(value: object) -> str:
+    return presentable(value, 1024) if isinstance(value, str) else ""
 
 
 def _fact(value: object) -> str:

@@ -171,7 +171,7 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
             operation = world.status.operation
             if operation is None or operation.next_retry_at is None:
                 return failure.reason, f"{failure.message} {LEAVE_FAILED}"
-            attempts = limits(world, operation.name)[1]
+            attempts = limits(world.spec, operation.name)[1]
             when = operation.next_retry_at.strftime("%H:%M:%SZ")
             return failure.reason, f"{failure.message} Attempt {operation.attempt} of {attempts} at {when}."
         case str() as reason if reason == THE_BMC_FAULT and world.seen.bmc_fault is not None:

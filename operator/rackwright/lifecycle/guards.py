@@ -142,7 +142,7 @@ def erase_unwanted(world: World) -> bool:
 
 @guard
 def off_wanted(world: World) -> bool:
-    """Spec wants an idle machine off, by itself or because that is the rule."""
+    """Spec wants it off."""
     return world.spec.power == "Off"
 
 
@@ -353,7 +353,7 @@ def let_go(world: World) -> bool:
 
 @guard
 def twin_of_older(world: World) -> bool:
-    """An older machine has the same boot MAC or BMC."""
+    """Another machine has the same boot MAC or BMC and comes first: one that holds data, or an older one."""
     return world.seen.twin is not None
 
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, Literal, assert_never
 
 from rackwright.api.machine import (
+    BareMetalMachineSpec,
     BareMetalMachineStatus,
     Deployment,
     Erasure,
@@ -33,9 +34,8 @@ HISTORY_LENGTH = 10
 RESTART_TIMEOUT, RESTART_ATTEMPTS = timedelta(minutes=15), 3
 
 
-def limits(world: World, operation: OperationName) -> tuple[timedelta, int]:
+def limits(spec: BareMetalMachineSpec, operation: OperationName) -> tuple[timedelta, int]:
     """How long one attempt may take, and how many there may be, as spec says."""
-    spec = world.spec
     match operation:
         case OperationName.COMMISSION:
             return spec.commissioning.timeout, spec.commissioning.max_attempts
@@ -136,7 +136,7 @@ def failed(world: World, fault: Fault, *, final: bool = False) -> BareMetalMachi
             "at": world.now,
         }
     )
-    timeout, max_attempts = limits(world, operation.name)
+    timeout, max_attempts = limits(world.spec, operation.name)
     if final or operation.attempt >= max_attempts:
         return world.status.model_copy(
             update={
@@ -193,7 +193,7 @@ def _attempt(world: World, name: OperationName, attempt: int) -> Operation:
         began_at=world.now,
         started_at=world.now,
         step_started_at=world.now,
-        deadline=world.now + limits(world, name)[0],
+        deadline=world.now + limits(world.spec, name)[0],
     )
 
 
@@ -201,13 +201,13 @@ def _renewed(world: World) -> Operation | None:
     operation = world.status.operation
     if operation is None:
         return None
-    deadline = world.now + limits(world, operation.name)[0]
+    deadline = world.now + limits(world.spec, operation.name)[0]
     return operation.model_copy(update={"started_at": world.now, "step_started_at": world.now, "deadline": deadline})
 
 
 def _begun(world: World, operation: OperationName, to: Phase | None) -> dict[str, Any]:
     status = world.status
-    changes: dict[str, Any] = {"operation": _attempt(world, operation, 1)}
+    changes: dict[str, Any] = {"operation": _attempt(world, operation, 1), "rescue": None}
     if status.operation is not None:
         changes["history"] = _history(world, "Abandoned", "NotWanted")
     observed = _restarted(world)  # whatever is begun starts the machine anew
@@ -239,9 +239,9 @@ def _at(world: World, stage: Stage) -> Operation | None:
     operation = world.status.operation
     if operation is None:
         return None
-    changes: dict[str, Any] = {"step": stage.value, "step_started_at": world.now, "progress": None}
+    changes: dict[str, Any] = {"step": stage.value, "step_started_at": world.now}
     if operation.next_retry_at is not None:  # it begins only now, sooner or later than was meant
-        deadline = world.now + limits(world, operation.name)[0]
+        deadline = world.now + limits(world.spec, operation.name)[0]
         changes |= {"next_retry_at": None, "started_at": world.now, "deadline": deadline}
     return operation.model_copy(update=changes)
 
@@ -258,8 +258,10 @@ def _finished(world: World) -> dict[str, Any]:
     ):
         changes["last_failure"] = None  # a rescue says nothing of what failed before it, only of its own attempts
     match operation.name:
-        case OperationName.COMMISSION | OperationName.RESCUE | OperationName.RESTART:
+        case OperationName.COMMISSION | OperationName.RESTART:
             pass
+        case OperationName.RESCUE:
+            changes["rescue"] = world.seen.agent.rescue if world.seen.agent is not None else None
         case OperationName.DEPLOY:
             installed, first_boot = status.installed or Installed(), world.seen.first_boot
             if first_boot is not None:
@@ -269,6 +271,7 @@ def _finished(world: World) -> dict[str, Any]:
                         "addresses": first_boot.addresses,
                         "ssh_host_keys": first_boot.ssh_host_keys,
                         "at": first_boot.at,
+                        "operation": operation.id,
                     }
                 )
         case OperationName.RELEASE:

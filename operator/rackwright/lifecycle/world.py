@@ -17,6 +17,7 @@ from rackwright.api.machine import (
     HardwareSummary,
     Installed,
     Power,
+    RescueEnvironment,
 )
 
 
@@ -68,6 +69,8 @@ class Agent:
     """Why the command failed."""
     erasure: tuple[Erasure, ...] = ()
     """Evidence that a finished erase returned."""
+    rescue: RescueEnvironment | None = None
+    """How to log in, once a rescue environment is open."""
     takes_commands: bool = True
     """Whether it has sent a heartbeat; before that it can only have reported its hardware."""
 
@@ -83,7 +86,7 @@ class Seen:
     first_boot: Installed | None = None
     """What the installed system reported, with the present attempt's token."""
     twin: str | None = None
-    """`namespace/name` of an older machine with the same boot MAC or BMC."""
+    """`namespace/name` of the machine that a boot MAC or BMC of this one belongs to: it holds data, or is older."""
     inventory: HardwareSummary | None = None
     """What the HardwareInventory says of a machine that nobody trusts yet; looked at until status has it."""
     obstacle: Fault | None = None

@@ -42,8 +42,6 @@ LOADERS = (
     Loader("efi-x64", "snponly.efi", (7, 9), (16,)),
 )
 """As Debian's package `ipxe` names them."""
-LOADER_ARM64 = Loader("efi-arm64", "snponly-arm64.efi", (11,), (19,))
-"""For sites that build it: Debian 12 packages iPXE for x86 only."""
 
 _PLAIN = re.compile(r"[!-~]+")
 

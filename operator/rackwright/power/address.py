@@ -1,13 +1,14 @@
 """BMC addresses in one spelling, so that one BMC is known as one whoever wrote its address down.
 
 Two machine objects for one physical machine fight over its power. That shows only if `redfish+https://BMC-7/…/1/`
-and `redfish+https://bmc-7:443/…/1` are seen to be the same place.
+and `redfish+http://bmc-7/…/1` are seen to be the same place, and `ipmi://bmc-7` to be all that is there.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from rackwright.power.port import FaultClass, PowerError
@@ -69,8 +70,33 @@ def parse(text: str) -> Address:
 
 
 def bmc_key(address: str) -> str:
-    """The one spelling of an address: two machines with one key are one machine. Raises as `parse` does."""
+    """The one spelling of an address: what has one key is reached in one way. Raises as `parse` does."""
     return str(parse(address))
+
+
+class Stake(NamedTuple):
+    """What an address lays hold of, and what others may not hold beside it: then both mean one machine."""
+
+    holds: frozenset[str]
+    rivals: frozenset[str]
+
+
+NO_STAKE = Stake(frozenset(), frozenset())
+
+
+def stake(address: str) -> Stake:
+    """What an address lays hold of: a system behind a BMC, or all of the BMC where it names no system.
+
+    The protocol says nothing here, and neither does its usual port: whoever speaks Redfish to a BMC and whoever speaks
+    IPMI to it move the same power. Any other port is one that somebody forwards, perhaps to another BMC. A name and an
+    IP address of one BMC are not seen to be the same. Raises as `parse` does.
+    """
+    bmc = parse(address)
+    place = bmc.place or str(bmc)
+    whole, part, system = f"all of {place}", f"part of {place}", f"{place}{bmc.path}"
+    if not bmc.path:
+        return Stake(frozenset({whole}), frozenset({whole, part}))
+    return Stake(frozenset({part, system}), frozenset({whole, system}))
 
 
 def _host(parts: SplitResult) -> str:

@@ -6,7 +6,9 @@ import asyncio
 import io
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,14 +18,37 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from tests.unit.agent.world import MAC, OTHER_MAC, UID, DeclaredBoots, boot, identity
 
-from rackwright.agent import api
+from rackwright.agent import api, intake
 from rackwright.agent.api import AgentAPI
-from rackwright.agent.sessions import Sessions
+from rackwright.agent.sessions import Address, Sessions
 from rackwright.agent.strangers import Enlisted, Introduction, NotYet, TurnedAway, Welcome
 from rackwright.agent.tokens import Tokens
 
 TOKENS = Tokens(b"k" * 32)
 TOKEN = TOKENS.for_agent(UID, "op-1")
+
+
+class Watched(intake.Intake):
+    """An intake that tells how many reports are being read."""
+
+    reading = 0
+
+    def __init__(self, *, at_once: int, turn_seconds: float) -> None:
+        super().__init__(at_once=at_once, turn_seconds=turn_seconds)
+        self.moved = asyncio.Event()
+
+    @asynccontextmanager
+    async def turn(self, sender: Address) -> AsyncIterator[None]:
+        async with super().turn(sender):
+            self._count(1)
+            try:
+                yield
+            finally:
+                self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self.reading += more
+        self.moved.set()
 
 
 @dataclass
@@ -62,6 +87,8 @@ class Operator:
     safe: bool = True
     stuck: bool = False
     client: TestClient[web.Request, web.Application] = field(init=False)
+    api: AgentAPI = field(init=False)
+    intake: Watched = field(init=False)
 
     async def persisted(self, _uid: str) -> bool:
         if self.stuck:
@@ -69,19 +96,29 @@ class Operator:
         return self.safe
 
     def application(self) -> web.Application:
-        app = web.Application()
-        app.add_routes(
-            AgentAPI(
-                boots=self.boots,
-                sessions=self.sessions,
-                tokens=TOKENS,
-                wake=self.woken.append,
-                persisted=self.persisted,
-                strangers=self.registrar,
-                persist_seconds=0.05,
-            ).routes()
+        self.api = AgentAPI(
+            boots=self.boots,
+            sessions=self.sessions,
+            tokens=TOKENS,
+            wake=self.woken.append,
+            persisted=self.persisted,
+            strangers=self.registrar,
+            persist_seconds=0.05,
         )
+        app = web.Application()
+        app.add_routes(self.api.routes())
         return app
+
+    def crowd(self, *, at_once: int, turn_seconds: float) -> None:
+        """Let so many reports be read at a time, and the others wait so long."""
+        self.api._intake = self.intake = Watched(at_once=at_once, turn_seconds=turn_seconds)
+
+    async def read_from(self, senders: int) -> None:
+        """Return when reports of so many senders are being read."""
+        async with asyncio.timeout(30):
+            while self.intake.reading != senders:
+                self.intake.moved.clear()
+                await self.intake.moved.wait()
 
     async def lookup(self, *addresses: str, status: int = 200) -> Any:
         response = await self.client.get("/v1/lookup", params={"addresses": ",".join(addresses or (MAC,))})
@@ -105,6 +142,23 @@ class Operator:
         response = await self.client.post("/v1/continue_inspection", data=io.BytesIO(data))
         assert response.status == status, await response.text()
         return await response.json()
+
+
+@dataclass
+class Connection:
+    """A request under way, by hand: a client library would wait for its own body."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def status(self) -> int:
+        """The answer's."""
+        async with asyncio.timeout(30):
+            return int((await self.reader.readline()).split()[1])
+
+    def close(self) -> None:
+        """Break it off."""
+        self.writer.close()
 
 
 @pytest.fixture
@@ -370,9 +424,7 @@ class TestInspection:
         await operator.inspect(report(MAC, first=True))
         await operator.beat()
         await operator.inspect(report(MAC, forged=True), status=403)
-        session = operator.sessions.current(UID, "op-1")
-        assert session is not None
-        assert session.inspection == report(MAC, first=True)
+        assert operator.sessions.inspection(UID, "op-1") == report(MAC, first=True)
 
     async def test_a_report_may_hold_logs_but_not_everything(
         self, operator: Operator, monkeypatch: pytest.MonkeyPatch
@@ -395,6 +447,83 @@ class TestInspection:
         response.close()
 
 
+class TestCrowds:
+    """Reports cost memory and time before it is known who sent them."""
+
+    async def send(self, operator: Operator, sender: str, body: bytes, *, length: int | None = None) -> Connection:
+        """Begin to send a report from this address."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", operator.client.port, local_addr=(sender, 0))
+        head = f"POST /v1/continue_inspection HTTP/1.1\r\nHost: it\r\nContent-Length: {length or len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await writer.drain()
+        return Connection(reader, writer)
+
+    async def test_only_so_many_are_read_at_a_time_and_the_others_are_to_come_again(
+        self, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(api, "BODY_SECONDS", 60.0)
+        operator.crowd(at_once=2, turn_seconds=0.05)
+        honest = json.dumps(report(MAC)).encode()
+        slow = [await self.send(operator, f"127.0.0.{n}", b"{", length=2**20) for n in (2, 3)]
+        await operator.read_from(2)
+        refused = await self.send(operator, "127.0.0.4", honest)
+        assert await refused.status() == 503
+        assert operator.woken == []
+        slow[0].close()
+        await operator.read_from(1)
+        taken = await self.send(operator, "127.0.0.4", honest)
+        assert await taken.status() == 202
+        for each in (*slow[1:], refused, taken):
+            each.close()
+
+    async def test_whoever_comes_in_a_crowd_waits_for_its_turn(self, operator: Operator) -> None:
+        operator.crowd(at_once=1, turn_seconds=30.0)
+        honest = json.dumps(report(MAC)).encode()
+        connections = [await self.send(operator, f"127.0.0.{n}", honest) for n in range(2, 12)]
+        assert [await each.status() for each in connections] == [202] * 10
+        for each in connections:
+            each.close()
+
+    async def test_nobody_takes_more_than_one_place(self, operator: Operator) -> None:
+        operator.crowd(at_once=8, turn_seconds=30.0)
+        first = await self.send(operator, "127.0.0.2", b"{", length=2**20)
+        await operator.read_from(1)
+        second = await self.send(operator, "127.0.0.2", json.dumps(report(MAC)).encode())
+        assert await second.status() == 503
+        first.close()
+        second.close()
+
+    @pytest.mark.parametrize("value", ["[]", "{}", "0", '{"a":0}'])
+    async def test_what_would_take_long_to_parse_is_not_parsed(
+        self, operator: Operator, monkeypatch: pytest.MonkeyPatch, value: str
+    ) -> None:
+        monkeypatch.setattr(json, "loads", None)
+        crafted = f"[{','.join([value] * 200_000)}]".encode()
+        response = await operator.client.post("/v1/continue_inspection", data=io.BytesIO(crafted))
+        assert response.status == 413
+        assert b"more than 100000 values" in await response.read()
+
+    async def test_a_large_machines_report_is_far_from_too_much(self, operator: Operator) -> None:
+        cards = [{"name": f"eth{n}", "mac_address": MAC, "lldp": [[1, "00"]] * 50} for n in range(128)]
+        disks = [{"name": f"/dev/sd{n}", "model": "X", "size": 1, "wwn": "0x5", "by_path": ""} for n in range(500)]
+        inventory = {"interfaces": cards, "disks": disks, "cpu": {"flags": ["sse"] * 300}}
+        await operator.inspect({"inventory": inventory, "logs": "A" * 2**20})
+
+    async def test_a_report_is_parsed_beside_the_event_loop(
+        self, operator: Operator, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        parsed, loads = [], json.loads
+
+        def noting(body: bytes) -> Any:
+            parsed.append(threading.current_thread())
+            return loads(body)
+
+        monkeypatch.setattr(json, "loads", noting)
+        await operator.client.post("/v1/continue_inspection", data=io.BytesIO(json.dumps(report(MAC)).encode()))
+        assert len(parsed) == 1
+        assert parsed[0] is not threading.main_thread()
+
+
 async def test_no_token_is_ever_logged(operator: Operator, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     await operator.lookup()
@@ -408,4 +537,4 @@ async def test_no_token_is_ever_logged(operator: Operator, caplog: pytest.LogCap
 
 def test_an_answer_always_comes_before_the_agent_gives_up() -> None:
     """IPA waits 30 s; a report that times out isn't sent again: the agent dies of it."""
-    assert api.BODY_SECONDS + api.PERSIST_SECONDS < 25
+    assert intake.TURN_SECONDS + api.BODY_SECONDS + api.PERSIST_SECONDS < 26

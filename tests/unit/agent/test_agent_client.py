@@ -138,7 +138,8 @@ async def test_commands_lists_what_the_agent_did(agent: ScriptedAgent) -> None:
         ({"error": "it broke"}, "it broke"),
         ("it broke", "it broke"),
         ({"code": 500}, "The agent doesn't say why."),
-        ({"message": "no " * 1000}, ("no " * 1000)[:399] + "…"),
+        ({"message": "no " * 1000}, ("no " * 132).rstrip() + "…"),
+        ({"message": f"{'no ' * 120}http://admin:{'hunter2' * 20}@10.0.0.1"}, ("no " * 120).rstrip() + "…"),
         ({"message": f"GET /v1/commands/?agent_token={TOKEN}"}, "GET /v1/commands/?agent_token=******"),
     ],
 )
@@ -195,6 +196,26 @@ async def test_refusals_tell_whose_fault_it_is(agent: ScriptedAgent, status: int
 async def test_busy_says_with_what(agent: ScriptedAgent) -> None:
     agent.says({"faultstring": "Agent is busy: executing command execute_clean_step"}, status=409)
     assert "execute_clean_step" in (await failure(agent.client().start("clean.x", {}))).message
+
+
+@pytest.mark.parametrize("status", [400, 409, 500])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "no connection to http://admin:hunter2@10.0.0.1/a.raw",
+        "can't log in with {'username': 'admin', 'password': 'hunter2'}",
+        "got X-Auth-Token: hunter2 and\nipmi_pwd=hunter2",
+        f"{'so much ' * 33}http://admin:{'hunter2' * 20}@10.0.0.1/a.raw",
+    ],
+)
+async def test_what_an_agent_says_in_a_refusal_is_told_without_its_secrets(
+    agent: ScriptedAgent, said: str, status: int
+) -> None:
+    agent.says({"faultstring": said}, status=status)
+    message = (await failure(agent.client().start("clean.x", {}))).message
+    assert said[:6] in message
+    assert "hunter" not in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rackwright.install.faults import Doing, explain
-from rackwright.install.sentences import MESSAGE_LIMIT, presentable
+from rackwright.install.sentences import MESSAGE_LIMIT, names_secret, presentable
 from rackwright.lifecycle.world import Blame
 
 GOT, WANT = "0f" * 32, "ab" * 32
@@ -364,7 +365,10 @@ def test_an_agents_error_becomes_a_reason_and_advice(
         ("url: /a.raw?X-Amz-Signature=hunter2&b=c (Caused", "url: /a.raw?… (Caused"),
         ("agent_token=hunter2, next", "agent_token=…, next"),
         ("{'password': 'hunter2', 'user': 'me'}", "{'password': …, 'user': 'me'}"),
+        ("from http://admin:hun@er/2@10.0.0.1/a.raw now", "from http://10.0.0.1/a.raw now"),
         ("Authorization: Bearer hunter2 rest", "Authorization: … rest"),
+        ("ipmi_pwd=hunter2, iscsiChapSecret: hunter2", "ipmi_pwd=…, iscsiChapSecret: …"),
+        ("KeyError: 'disks' of the keyboard: none", "KeyError: 'disks' of the keyboard: none"),
         ("body " + "QUJD" * 40, "body QUJDQUJDQUJD…"),
         ("two\n lines\x00\x1b[31m", "two lines [31m"),
         ("really? yes", "really? yes"),
@@ -372,6 +376,54 @@ def test_an_agents_error_becomes_a_reason_and_advice(
 )
 def test_what_may_be_secret_is_left_out(text: str, shown: str) -> None:
     assert presentable(text) == shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AdminPassword",
+        "SetupPwd",
+        "ADMINPWD",
+        "SysPasswd",
+        "AdminPass",
+        "IscsiInit1ChapSecret",
+        "WpaPSK",
+        "TlsPsk",
+        "WifiPassphrase",
+        "HttpBootToken",
+        "Tpm2OwnerKey",
+        "SecureBootKeys",
+        "api_key",
+        "ChapName",
+        "UserCredential",
+    ],
+)
+def test_a_setting_that_sounds_like_a_secret_is_one(name: str) -> None:
+    assert names_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ProcTurboMode",
+        "KeyboardLayout",
+        "KEYBOARD",
+        "KeypadLock",
+        "Chapter",
+        "BypassMode",
+        "PciePassThrough",
+        "TopSkew",
+    ],
+)
+def test_a_setting_that_only_looks_a_little_like_one_is_not(name: str) -> None:
+    assert not names_secret(name)
+
+
+@pytest.mark.parametrize("text", ["-a" * 2**22, " " * 2**22, "key" * 2**20, "http://" * 2**20, "?a" * 2**21])
+def test_a_text_without_end_is_read_in_bounded_time(text: str) -> None:
+    started = time.process_time()
+    presentable(text)
+    assert time.process_time() - started < 2, "of the event loop's time"
 
 
 @given(st.text(max_size=500), st.integers(-5, 400))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.lifecycle.worlds import CHECKSUM, attempt, declared, heard, installed, power_off, power_on, world
+from tests.unit.lifecycle.worlds import CHECKSUM, NOW, attempt, declared, heard, installed, power_off, power_on, world
 
 from rackwright.api.machine import Installed, OperationName, Phase
 from rackwright.lifecycle.decide import decide
@@ -58,3 +58,22 @@ def test_a_ramdisk_that_still_reports_after_the_write_is_left_once_and_its_silen
     assert decide(at(still_there)).step == PowerOff(stage=None)
     assert decide(at(power_off())).step == BootDisk()
     assert decide(at(power_on())).step == Wait()
+
+
+def test_it_is_recorded_which_attempts_system_reported() -> None:
+    started = attempt(OperationName.DEPLOY, Stage.BOOT_DISK)
+    reported = Installed(hostname="node-07.example", addresses=["10.0.0.107"], at=NOW)
+    up = world(
+        Phase.DEPLOYING,
+        declared(owner="search", image="debian-12"),
+        power_on(first_boot=reported),
+        owner="search",
+        installed=installed(came_up=False),
+        operation=started,
+    )
+
+    status = decide(up).status
+
+    assert status.phase is Phase.DEPLOYED
+    assert status.installed is not None
+    assert status.installed.operation == started.id

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.unit.lifecycle.worlds import attempt, declared, ended, failure, heard, installed, power_off, power_on, world
 
-from rackwright.api.machine import HistoryEntry, OperationName, Phase
+from rackwright.api.machine import HistoryEntry, OperationName, Phase, RescueEnvironment
 from rackwright.lifecycle.decide import after_fault, decide
 from rackwright.lifecycle.steps import BootRamdisk, Hold, PowerOff, Rest, Stage
 from rackwright.lifecycle.world import Blame, CommandState, Fault, Seen
@@ -252,3 +254,23 @@ def test_a_rescue_environment_that_lost_its_power_is_opened_again() -> None:
 
     assert (decision.step, decision.status.phase) == (BootRamdisk(), Phase.RESCUE)
     assert decision.status.rescued_from is Phase.BROKEN
+
+
+def test_how_to_log_in_is_recorded_while_the_environment_is_open_and_no_longer() -> None:
+    environment = RescueEnvironment(user="rescue", addresses=["10.0.0.107"], ssh_host_keys=["ssh-ed25519 AAAA"])
+    opening = world(
+        Phase.RESCUE,
+        declared(rescue=True),
+        power_on(agent=heard(command=CommandState.SUCCEEDED, rescue=environment)),
+        owner="search",
+        installed=installed(),
+        rescued_from=Phase.DEPLOYED,
+        operation=attempt(RESCUE, Stage.OPEN_RESCUE),
+    )
+
+    is_open = decide(opening).status
+
+    assert is_open.rescue == environment
+    for wanted, seen in ((False, power_on()), (True, power_off())):
+        after = replace(opening, spec=declared(rescue=wanted), seen=seen).with_status(is_open)
+        assert decide(after).status.rescue is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rackwright.power.address import bmc_key, parse
+from rackwright.power.address import bmc_key, parse, stake
 from rackwright.power.port import FaultClass, PowerError
 
 SCHEMES = st.sampled_from(["redfish+https", "redfish+http", "ipmi", "webhook+https"])
@@ -94,3 +94,63 @@ def test_a_place_is_named_with_its_port_where_that_says_something() -> None:
     assert parse("redfish+https://10.0.0.7:443/x").place == "10.0.0.7"
     assert parse("redfish+https://10.0.0.7:8443/x").place == "10.0.0.7:8443"
     assert parse("redfish+http://[::1]:8000").place == "[::1]:8000"
+
+
+# --- two addresses of one machine ---------------------------------------------------------------------------------
+
+SYSTEM_1, SYSTEM_2 = "redfish+https://10.0.0.7/redfish/v1/Systems/1", "redfish+https://10.0.0.7/redfish/v1/Systems/2"
+
+
+def clash(one: str, other: str) -> bool:
+    """Whether both mean one machine; whoever says so of one says so of the other."""
+    verdicts = {bool(stake(a).holds & stake(b).rivals) for a, b in ((one, other), (other, one))}
+    assert len(verdicts) == 1
+    return verdicts.pop()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SYSTEM_1,
+        "redfish+https://10.0.0.7:443/redfish/v1/Systems/1/",
+        "redfish+http://10.0.0.7/redfish/v1/Systems/1",
+        "redfish+https://10.0.0.7",
+        "redfish+https://10.0.0.7/",
+        "redfish+http://10.0.0.7/redfish/v1",
+        "ipmi://10.0.0.7",
+    ],
+)
+def test_one_machine_written_in_two_ways_is_one(other: str) -> None:
+    assert clash(SYSTEM_1, other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SYSTEM_2,
+        "redfish+http://10.0.0.7/redfish/v1/Systems/2",
+        "redfish+https://10.0.0.8",
+        "redfish+https://10.0.0.8/redfish/v1/Systems/1",
+        "redfish+https://10.0.0.7:8443/redfish/v1/Systems/1",
+        "ipmi://10.0.0.7:6230",
+    ],
+)
+def test_other_systems_hosts_and_forwarded_ports_are_other_machines(other: str) -> None:
+    assert not clash(SYSTEM_1, other)
+
+
+def test_an_address_that_names_no_system_means_all_of_the_bmc_whatever_it_speaks() -> None:
+    assert clash("redfish+https://10.0.0.7", "redfish+http://10.0.0.7/")
+    assert clash("redfish+https://10.0.0.7", "ipmi://10.0.0.7:623")
+    assert clash("redfish+https://[2001:db8::7]/", "redfish+https://[2001:DB8:0::7]/redfish/v1/Systems/1")
+
+
+@given(st.tuples(SCHEMES, HOSTS, PORTS, PATHS), st.tuples(SCHEMES, HOSTS, PORTS, PATHS))
+def test_a_clash_is_seen_from_both_sides(one: tuple[str, str, int, str], other: tuple[str, str, int, str]) -> None:
+    clash(*(f"{scheme}://{host}:{port}{path}" for scheme, host, port, path in (one, other)))
+
+
+@given(SCHEMES, HOSTS, PORTS, PATHS)
+def test_an_address_always_clashes_with_itself(scheme: str, host: str, port: int, path: str) -> None:
+    address = f"{scheme}://{host}:{port}{path}"
+    assert clash(address, address)

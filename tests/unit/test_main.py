@@ -1,0 +1,105 @@
+"""What a person reads when the operator can't begin: one sentence, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from lab.paths import REPOSITORY
+from rackwright import app, server
+from rackwright.__main__ import main
+
+TOKEN = "hunter2-the-token"
+NO_CONTEXT = f"users: [{{name: me, user: {{token: {TOKEN}}}}}]\nclusters: []\ncontexts: []\n"
+
+
+def run(folder: Path, *more: str, kubeconfig: Path) -> subprocess.CompletedProcess[str]:
+    """The operator as a process, on a machine without a cluster."""
+    return subprocess.run(
+        [sys.executable, "-m", "rackwright", "run", "--base-url", "http://10.0.0.1", "--ramdisk", str(folder), *more],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "operator"), "KUBECONFIG": str(kubeconfig)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    """What it said last, having said it in one line."""
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("rackwright: ")]
+    assert len(said) == 1, done.stderr
+    return said[0]
+
+
+def test_an_operator_without_a_kubeconfig_says_so(tmp_path: Path) -> None:
+    said = sentence(run(tmp_path, kubeconfig=tmp_path / "missing"))
+    assert f"{tmp_path}/missing isn't there; set KUBECONFIG" in said
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{", "clusters: 7", NO_CONTEXT])
+def test_a_kubeconfig_that_is_none_is_named_and_not_quoted(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "config"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_text(content)
+    done = run(tmp_path, kubeconfig=file)
+    assert str(file) in sentence(done)
+    assert TOKEN not in done.stderr
+
+
+async def test_a_port_that_somebody_has_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(server.CannotListen, match=rf"can't listen on 127\.0\.0\.1:{port}: Address already in use"):
+            async with server.listening(web.Application(), "127.0.0.1", port):
+                pass
+
+
+async def test_a_host_that_is_nowhere_is_named() -> None:
+    with pytest.raises(server.CannotListen, match=r"can't listen on host\.invalid:0: no such address"):
+        async with server.listening(web.Application(), "host.invalid", 0):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--http-address", ":http"], "--http-address must be HOST:PORT"),
+        (["--http-address", ":65536"], "--http-address must be HOST:PORT"),
+        ([], "can't listen on 0.0.0.0:8080: Address already in use"),
+    ],
+)
+def test_what_keeps_it_from_beginning_is_one_sentence_and_exit_code_2(
+    arguments: Sequence[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def taken(settings: app.Settings) -> int:
+        raise server.CannotListen(f"can't listen on {settings.http_host}:{settings.http_port}: Address already in use")
+
+    monkeypatch.setattr(app, "run", taken)
+    assert main(["run", "--base-url", "http://10.0.0.1", "--ramdisk", str(tmp_path), *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"rackwright: {says}")
+
+
+def test_a_configuration_that_cant_be_written_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--interface", "eth1", "--network", "10.0.0.0/24", "--dhcp-range", "10.0.0.10,10.0.0.20"]
+    output = tmp_path / "no such folder" / "dnsmasq.conf"
+    code = main(["dnsmasq", *arguments, "--base-url", "http://10.0.0.1:8080", "--output", str(output)])
+    assert code == 2
+    assert f"can't write {output}: No such file or directory" in capsys.readouterr().err

@@ -1,0 +1,199 @@
+"""Secrets: kept for minutes and no longer, and whoever waits for another one is told of that and of nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from rackwright import secrets
+from rackwright.kube import Secret, Unavailable
+from rackwright.secrets import Name, Secrets
+
+NAME = Name("rack-a", "bmc")
+END = object()
+"""Ends a watch, as the API server does when its time is up."""
+
+
+@dataclass
+class Cluster:
+    """A cluster with one Secret; a test says what a watch of it tells."""
+
+    stored: Secret | None = None
+    reads: int = 0
+    watches: int = 0
+    news: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    watching: asyncio.Event = field(default_factory=asyncio.Event)
+    told: list[str] = field(default_factory=list)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def secret(self, *_name: str) -> Secret | None:
+        self.reads += 1
+        return self.stored
+
+    async def secret_changes(self, *_name: str, seconds: int) -> AsyncGenerator[str | None]:
+        assert seconds
+        self.watches += 1
+        self.watching.set()
+        if self.stored is not None:
+            yield self.stored.version
+        while (news := await self.news.get()) is not END:
+            if isinstance(news, Exception):
+                raise news
+            yield news
+
+    def changed(self, uid: str) -> None:
+        self.told.append(uid)
+        self.woken.set()
+
+    async def watched_again(self) -> None:
+        """Return when another watch has begun."""
+        self.watching.clear()
+        await self.watching.wait()
+
+    async def turn(self) -> None:
+        """Return when whoever waited for the news has had it."""
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+async def kept(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Secrets]:
+    monkeypatch.setattr(secrets, "_PAUSE_SECONDS", 0.0)
+    it = Secrets(cluster, cluster.changed)  # type: ignore[arg-type]
+    async with asyncio.timeout(10):
+        yield it
+    await it.close()
+
+
+def version(number: str) -> Secret:
+    return Secret(number, {"password": b"hunter2"})
+
+
+async def test_a_secret_is_read_once_in_a_while(cluster: Cluster, kept: Secrets) -> None:
+    cluster.stored = version("1")
+    assert [await kept.read(NAME) for _ in range(3)] == [cluster.stored] * 3
+    assert cluster.reads == 1
+    await kept.read(NAME, fresh=True)
+    assert cluster.reads == 2
+
+
+async def test_a_secret_that_nobody_reads_again_is_gone_from_memory(
+    cluster: Cluster, kept: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Payload(dict[str, bytes]):
+        """What a weak reference can follow."""
+
+    monkeypatch.setattr(secrets, "KEPT_SECONDS", 0.05)
+    content = Payload(password=b"hunter2")
+    followed, gone = weakref.ref(content), asyncio.Event()
+    weakref.finalize(content, asyncio.get_running_loop().call_soon, gone.set)
+    cluster.stored = Secret("1", content)
+    await kept.read(NAME)
+    del content
+    cluster.stored = None
+    gc.collect()
+    assert followed() is not None
+    await gone.wait()
+    assert followed() is None
+
+
+async def test_a_newer_reading_is_kept_for_as_long_again(
+    cluster: Cluster, kept: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "KEPT_SECONDS", 0.1)
+    cluster.stored = version("1")
+    await kept.read(NAME)
+    first = kept._kept[NAME].expiry
+    await kept.read(NAME, fresh=True)
+    assert first.cancelled()
+    assert not kept._kept[NAME].expiry.cancelled()
+
+
+# --- waiting for another ------------------------------------------------------------------------------------------
+
+
+async def test_whoever_waits_for_a_missing_secret_is_told_when_it_is_there(cluster: Cluster, kept: Secrets) -> None:
+    kept.awaiting(NAME, "uid", None)
+    await cluster.watched_again()
+    assert not cluster.told
+    await cluster.news.put("1")
+    await cluster.woken.wait()
+    assert cluster.told == ["uid"]
+
+
+async def test_whoever_waits_for_another_version_is_told_of_a_change_and_of_its_end(
+    cluster: Cluster, kept: Secrets
+) -> None:
+    for news in ("2", None):
+        cluster.told, cluster.stored = [], version("1")
+        cluster.woken.clear()
+        await kept.read(NAME, fresh=True)
+        kept.awaiting(NAME, "uid", "1")
+        await cluster.watched_again()
+        await cluster.turn()
+        assert not cluster.told, "the version that it knows is no news"
+        await cluster.news.put(news)
+        await cluster.woken.wait()
+        assert cluster.told == ["uid"]
+        assert NAME not in kept._kept, "what was read before isn't so any more"
+        await cluster.turn()
+
+
+@pytest.mark.parametrize("end", [END, Unavailable("no answer")])
+async def test_a_watch_that_merely_ends_tells_nobody_and_goes_on(cluster: Cluster, kept: Secrets, end: object) -> None:
+    cluster.stored = version("1")
+    kept.awaiting(NAME, "uid", "1")
+    for _ in range(3):
+        await cluster.watched_again()
+        await cluster.turn()
+        await cluster.news.put(end)
+    await cluster.watched_again()
+    assert not cluster.told
+    await cluster.news.put("2")
+    await cluster.woken.wait()
+    assert cluster.told == ["uid"]
+
+
+async def test_each_machine_waits_for_another_version_than_its_own(cluster: Cluster, kept: Secrets) -> None:
+    cluster.stored = version("2")
+    kept.awaiting(NAME, "has the present one", "2")
+    await cluster.watched_again()
+    await cluster.turn()
+    kept.awaiting(NAME, "tried an earlier one", "1")
+    await cluster.woken.wait()
+    assert cluster.told == ["tried an earlier one"]
+    assert cluster.watches == 1
+
+
+async def test_a_machine_that_doesnt_ask_again_waits_no_more(
+    cluster: Cluster, kept: Secrets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "AWAITED_SECONDS", 0.0)
+    kept.awaiting(NAME, "uid", None)
+    watch = kept._awaited[NAME].task
+    assert watch is not None
+    await cluster.news.put(END)
+    await watch
+    assert not cluster.told
+    assert not kept._awaited
+
+
+async def test_an_operator_that_ends_tells_nobody(cluster: Cluster, kept: Secrets) -> None:
+    cluster.stored = version("1")
+    await kept.read(NAME)
+    kept.awaiting(NAME, "uid", "1")
+    await cluster.watched_again()
+    await kept.close()
+    assert not cluster.told
+    assert not kept._kept
