@@ -112,6 +112,10 @@ BAD_MACHINES = {
         "spec.bmc.address",
         "those belong in the Secret that credentialsSecretRef names",
     ),
+    "an IPMI address with a path": Bad({"bmc.address": "ipmi://10.0.0.7/1"}, "spec.bmc.address", "no path"),
+    "an accepted IPMI BMC without an account": Bad(
+        {"bmc": {"address": "ipmi://10.0.0.7"}}, "spec", "name the Secret that holds it"
+    ),
     "a BMC without an address": Bad({"bmc.address": GONE}, "spec.bmc.address", "Required value"),
     "an unknown architecture": Bad(
         {"architecture": "sparc"}, "spec.architecture", 'supported values: "amd64", "arm64"'
@@ -229,6 +233,8 @@ GOOD_MACHINES: dict[str, dict[str, Any]] = {
     "a BMC with a CA": {"bmc.caSecretRef": {"name": "rack-a-ca"}},
     "a BMC that is not verified": {"bmc.insecureSkipTLSVerify": True},
     "a machine that enlisted itself": {"accepted": False, "bmc": GONE},
+    "a machine that enlisted itself and saw its BMC": {"accepted": False, "bmc": {"address": "ipmi://10.0.0.7"}},
+    "a BMC that speaks IPMI": {"bmc.address": "ipmi://[fd00::7]:6230"},
     "a machine that runs already": {
         **ALLOCATION,
         "deployment": {"existing": True},

@@ -33,6 +33,12 @@ OF_SPEC: Mapping[str, Rule] = {
         _owner(new) is None or _owner(old) is None or _owner(new) == _owner(old)
     ),
     "spec.bmc is missing": lambda new, _: not _needs_address(new) or new.bmc is not None,
+    "spec.bmc.credentialsSecretRef is missing": lambda new, _: (
+        not new.accepted
+        or new.bmc is None
+        or not new.bmc.address.startswith("ipmi://")
+        or new.bmc.credentials_secret_ref is not None
+    ),
     "spec.bootMACAddress is missing": lambda new, _: not _needs_address(new) or new.boot_mac_address is not None,
 }
 """By how their sentence begins."""

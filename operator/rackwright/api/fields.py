@@ -124,6 +124,13 @@ MACAddress = Annotated[
     ),
 ]
 
+_HOST_AND_PORT = (
+    "([^/?#]*@)?"  # refused by a rule of its own, whose sentence says where it belongs
+    "([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|[[][0-9A-Fa-f:.]+[]])"
+    "(:[0-9]{1,5})?"
+)
+"""A name, an IPv4 address or an IPv6 address in brackets."""
+
 BMCAddress = Annotated[
     str,
     Field(
@@ -131,14 +138,13 @@ BMCAddress = Annotated[
             "maxLength": 512,
             **rules(
                 (
-                    # HOST is a name, an IPv4 address or an IPv6 address in brackets.
                     (
-                        "self.matches('^(redfish[+]https?|ipmi)://([^/?#]*@)?"
-                        "([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?(/[^ ?#]*)?$')"
+                        f"self.matches('^redfish[+]https?://{_HOST_AND_PORT}(/[^ ?#]*)?$')"
+                        f" || self.matches('^ipmi://{_HOST_AND_PORT}/?$')"
                     ),
                     (
                         "must be an address with a known scheme: redfish+https://HOST/redfish/v1/Systems/ID "
-                        "(redfish+http:// without TLS), or ipmi://HOST"
+                        "(redfish+http:// without TLS), ipmi://HOST (no path)"
                     ),
                 ),
                 (

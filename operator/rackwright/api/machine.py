@@ -255,6 +255,16 @@ class BareMetalMachineSpec(Model):
                 ),
             ),
             (
+                (
+                    "!self.accepted || !has(self.bmc) || !self.bmc.address.startsWith('ipmi://')"
+                    " || has(self.bmc.credentialsSecretRef)"
+                ),
+                (
+                    "spec.bmc.credentialsSecretRef is missing: an ipmi:// BMC takes an account, "
+                    "name the Secret that holds it"
+                ),
+            ),
+            (
                 "!self.accepted || (has(self.deployment) && self.deployment.existing) || has(self.bootMACAddress)",
                 (
                     "spec.bootMACAddress is missing: an accepted machine needs the address of the network card "
