@@ -91,7 +91,7 @@ def test_an_operator_whose_port_is_taken_says_so_and_ends(here: Site) -> None:
     other.port = here.operator.port
     other.log = other.folder / "taken.log"
     with pytest.raises(AssertionError, match="Address already in use"):
-        other.start(ready="no such probe")
+        other.start(ready="never")
     text = other.text()
     assert f"rackwright: can't listen on 127.0.0.1:{other.port}: Address already in use" in text
     assert "Traceback" not in text
