@@ -152,11 +152,11 @@ class Executor:
         if session is not None and moved_by_hand(machine.spec):
             await self._observer.client(machine, session).run("standby.power_off", {}, SYNC_SECONDS)
         await (await self._bmcs.driver(machine)).power_off(grace=grace)
-        self._sessions.forget(machine.uid)
+        self._sessions.cut_off(machine.uid)
 
     async def _boot(self, machine: Machine, target: BootTarget) -> None:
         self._bmcs.stale(machine.uid)
-        self._sessions.forget(machine.uid)
+        self._sessions.cut_off(machine.uid)
         driver = await self._bmcs.driver(machine)
         await driver.set_boot(target, uefi=machine.spec.boot_mode is not BootMode.LEGACY)
         await driver.power_on()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -54,6 +55,13 @@ def introduction(number: int) -> dict[str, Any]:
 
 
 def answer_to(here: Site, report: dict[str, Any]) -> int:
+    """The status that a report is answered with in the end: where there is no room now, it comes again, as IPA does."""
+    while (status := answer_once(here, report)) == 503:
+        time.sleep(0.1)
+    return status
+
+
+def answer_once(here: Site, report: dict[str, Any]) -> int:
     """The status that a report is answered with."""
     request = urllib.request.Request(  # noqa: S310 (our own operator)
         f"{here.operator.base_url}/v1/continue_inspection",

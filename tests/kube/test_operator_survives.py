@@ -309,8 +309,8 @@ def test_a_clock_that_jumps_costs_an_attempt_at_most_and_never_stops_a_machine(h
         here.metal.listen(waiting.metal, on=False)
         waiting.declare()
         waiting.until(lambda s: "nextRetryAt" in s.get("operation", {}), "failed once")
-        set_clock(here, -timedelta(days=365))
         here.metal.listen(waiting.metal)
+        set_clock(here, -timedelta(days=365))
         assert waiting.reaches("Ready")["history"][0]["attempts"] == 2
         assert idle.metal.told == DEPLOYED
     finally:

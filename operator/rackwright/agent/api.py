@@ -140,6 +140,8 @@ class AgentAPI:
             heard_at=time.monotonic(),
             version=_line(beat.get("agent_version")),
         )
+        if self._sessions.is_late(uid, session):
+            return web.Response(status=HTTPStatus.ACCEPTED)
         before = self._sessions.current(uid, boot.operation_id)
         bound = self._sessions.address(uid, boot.operation_id)
         if bound not in {None, peer} or (before and _identity(before) != _identity(session)):

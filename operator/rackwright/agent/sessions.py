@@ -8,6 +8,7 @@ Everything is in memory: after a restart of the operator the agents' next heartb
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -15,6 +16,9 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
+
+LATE_SECONDS = 30.0
+"""How long a heartbeat may be on its way: an agent that beats after that was not switched off."""
 
 _MAC = re.compile(r"[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}")
 
@@ -96,6 +100,8 @@ class Sessions:
 
     def __init__(self) -> None:
         self._records: dict[str, _Record] = {}
+        self._cut_off: dict[str, tuple[str, float]] = {}
+        """By machine uid: the certificate of the agent whose power was cut last, and when, by the monotonic clock."""
 
     def current(self, uid: str, operation_id: str) -> Session | None:
         """The agent of this boot, once it sent a valid heartbeat."""
@@ -113,8 +119,20 @@ class Sessions:
         return record.address if record else None
 
     def forget(self, uid: str) -> None:
-        """Drop everything about a machine: its operation ended, or it is gone."""
+        """Drop everything about a machine that is gone."""
         self._records.pop(uid, None)
+        self._cut_off.pop(uid, None)
+
+    def cut_off(self, uid: str) -> None:
+        """The machine's power was cut: whatever its agent still has on its way here says nothing any more."""
+        record = self._records.pop(uid, None)
+        if record is not None and record.session is not None:
+            self._cut_off[uid] = (record.session.certificate, time.monotonic())
+
+    def is_late(self, uid: str, session: Session) -> bool:
+        """Whether a heartbeat was sent before its agent's power was cut; one that lives all the same beats again."""
+        certificate, since = self._cut_off.get(uid, ("", 0.0))
+        return certificate == session.certificate and time.monotonic() - since < LATE_SECONDS
 
     def bind(self, boot: Boot, address: Address) -> None:
         """Remember who was given the boot's token."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.agent.world import UID, boot
@@ -60,3 +62,21 @@ def test_what_is_no_mac_address_has_no_spelling(text: str) -> None:
     canonical = canonical_mac(text)
     assert canonical is None or canonical == text.lower().replace("-", ":")
     assert canonical is None or len(text) == 17
+
+
+def test_what_an_agent_sent_before_its_power_was_cut_is_not_taken_for_a_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sessions, now = Sessions(), [1000.0]
+    monkeypatch.setattr("rackwright.agent.sessions.time.monotonic", lambda: now[0])
+    sessions.heard(boot(), SESSION, PEER)
+    assert not sessions.is_late(UID, SESSION)
+
+    sessions.cut_off(UID)
+    sessions.cut_off(UID)  # again, when it is started from its disk
+    assert sessions.current(UID, "op-1") is None
+    assert sessions.is_late(UID, SESSION)
+    assert not sessions.is_late(UID, replace(SESSION, certificate="another boot's"))
+
+    now[0] += 31
+    assert not sessions.is_late(UID, SESSION), "its BMC has lied: the agent lives"
