@@ -19,6 +19,8 @@ BUILT: list[str] = []
 _COMPLETE = ".complete"
 _KEPT = 2
 """Builds of one kind that stay: the current one, and the one before it for somebody who switches branches."""
+_IN_USE = 24 * 3600
+"""Seconds that a build stays after its last use in any case: another checkout, or what it started, may run from it."""
 
 
 def fingerprint(inputs: Iterable[Path | str]) -> str:
@@ -44,8 +46,11 @@ def path_of(kind: str, key: str) -> Path:
 
 
 def is_built(kind: str, key: str) -> bool:
-    """Whether the product is there, whole."""
-    return (path_of(kind, key) / _COMPLETE).exists()
+    """Whether the product is there, whole; who asks is about to use it, so it counts as used."""
+    there = (path_of(kind, key) / _COMPLETE).exists()
+    if there:
+        os.utime(path_of(kind, key))
+    return there
 
 
 def forget(kind: str, key: str) -> None:
@@ -70,7 +75,6 @@ def built(kind: str, key: str, build: Callable[[Path], None], *, needs_gib: floa
     with (CACHE / f".{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_built(kind, key):
-            os.utime(target)
             return target
         system.require_room(*room_for(kind, key, needs_gib))
         shutil.rmtree(target, ignore_errors=True)
@@ -83,8 +87,12 @@ def built(kind: str, key: str, build: Callable[[Path], None], *, needs_gib: floa
 
 
 def _sweep(kind: str, keep: Path) -> None:
-    """Remove what was interrupted and all but the newest builds of a kind, and of no kind whose name starts alike."""
+    """Remove what was interrupted and all but the newest builds of a kind, and of no kind whose name starts alike.
+
+    What was used a short while ago stays too.
+    """
     folders = [path for path in CACHE.glob(f"{kind}-*") if "-" not in path.name.removeprefix(f"{kind}-")]
     whole = sorted((path for path in folders if (path / _COMPLETE).exists()), key=lambda path: path.stat().st_mtime)
-    for path in {*folders} - {*whole[-_KEPT:], keep}:
+    lately = {path for path in whole if time.time() - path.stat().st_mtime < _IN_USE}
+    for path in {*folders} - {*whole[-_KEPT:], *lately, keep}:
         shutil.rmtree(path, ignore_errors=True)

@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,8 @@ def measure(name: str) -> dict[str, dict[str, object]]:
 
 def stages_of_demo(name: str) -> dict[str, dict[str, object]]:
     """Run the demonstration to its end; seconds by stage, and the products that it didn't find cached."""
-    if subprocess.run([REPOSITORY / "hack/demo", "--name", name, "--release"], check=False).returncode:
+    demo = [str(REPOSITORY / "hack/demo"), "--name", name, "--release"]
+    if subprocess.run(demo, stdout=sys.stderr, check=False).returncode:  # standard output is for the figures
         raise Unfit("The demo hasn't come to its end.", "see what it says above")
     recorded = json.loads(installation.times_file(name).read_text())
     seconds = {title: round(seconds, 1) for title, seconds in recorded["seconds"].items()}

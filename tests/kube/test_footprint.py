@@ -40,7 +40,7 @@ THEIRS = """\
 apiVersion: metal.rackwright.io/v1alpha1
 kind: BareMetalMachine
 metadata: {name: theirs, namespace: machines, finalizers: [example.org/kept]}
-spec: {bootMACAddress: "52:54:00:00:00:22"}
+spec: {accepted: false, bootMACAddress: "52:54:00:00:00:22"}
 """
 
 

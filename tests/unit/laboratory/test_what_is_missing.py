@@ -78,6 +78,18 @@ def test_what_is_cached_needs_no_room(tmp_path: Path, monkeypatch: pytest.Monkey
     assert cache.BUILT[-1] == "thing"
 
 
+def test_a_build_that_somebody_used_lately_is_not_swept_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another checkout's operator may run from it."""
+    monkeypatch.setattr(cache, "CACHE", tmp_path)
+    for key in ("1", "2", "3", "4"):
+        cache.built("thing", key, lambda _: None)
+    for key in ("3", "4"):
+        os.utime(cache.path_of("thing", key), (0, 0))
+    (tmp_path / "thing-interrupted").mkdir()
+    cache.built("thing", "5", lambda _: None)
+    assert sorted(folder.name for folder in tmp_path.glob("thing-*")) == ["thing-1", "thing-2", "thing-5"]
+
+
 def test_a_new_rack_needs_room_for_each_of_its_machines() -> None:
     (disks,) = [room for room in racks.room("nosuch") if room.what == "rack nosuch"]
     assert disks.gib == 8
