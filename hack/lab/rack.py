@@ -6,7 +6,7 @@ of it, and `Rack` is all that the operator's tests need to know of it:
     rack = up("test")
     rack.node("node-01").bmc_address, rack.username, rack.password, rack.ca    # for the operator's power driver
     rack.host_address, rack.operator_port, rack.base_url                       # where to serve HTTP to machines
-    rack.console("node-01"), rack.hard_off("node-01")                          # for tests of faults
+    rack.console("node-01"), rack.hard_off("node-01"), rack.freeze("node-01")  # for tests of faults
 """
 
 from __future__ import annotations
