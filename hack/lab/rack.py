@@ -6,7 +6,7 @@ of it, and `Rack` is all that the operator's tests need to know of it:
     rack = up("test")
     rack.node("node-01").bmc_address, rack.username, rack.password, rack.ca    # for the operator's power driver
     rack.host_address, rack.operator_port, rack.base_url                       # where to serve HTTP to machines
-    rack.console("node-01"), rack.hard_off("node-01")                          # for tests of faults
+    rack.console("node-01"), rack.hard_off("node-01"), rack.freeze("node-01")  # for tests of faults
 """
 
 from __future__ import annotations
@@ -136,6 +136,14 @@ class Rack:
     def hard_off(self, node: Node | str) -> None:
         """Pull the machine's plug, behind its BMC's back."""
         hypervisor.hard_off(self.plan, self.node(node))
+
+    def freeze(self, node: Node | str) -> None:
+        """Stop the machine's processor where it is; its BMC says what it said before, and nobody else hears of it."""
+        hypervisor.freeze(self.plan, self.node(node))
+
+    def thaw(self, node: Node | str) -> None:
+        """Let a frozen machine go on, as if no time had passed."""
+        hypervisor.thaw(self.plan, self.node(node))
 
 
 def up(name: str, kinds: Sequence[NodeKind] | None = None, *, operator_port: int | None = None) -> Rack:

@@ -11,6 +11,9 @@ import logging
 import random
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from time import monotonic
 from typing import Any
 
 from rackwright.agent.tokens import Tokens, matches
@@ -196,10 +199,13 @@ class Reconciler:
 
     async def _act(self, machine: Machine, world: World, decision: Decision, action: Action) -> float | None:
         _log.info("machine=%s step=%s reason=%s", machine.key, type(action).__name__, decision.reason)
+        begun = monotonic()
         outcome = await self._executor.carry_out(action, machine)
         if isinstance(outcome, Fault | NotNow):
             if not self._may_act():
                 return 0.0
+            # Minutes, where a BMC was waited for: the pause before the next attempt is not to be over by then.
+            world = replace(world, now=world.now + timedelta(seconds=int(monotonic() - begun)))
             decision = after_fault(world, outcome) if isinstance(outcome, Fault) else after_refusal(world)
             await self._record(machine, decision)
             return decision.look_again.total_seconds()

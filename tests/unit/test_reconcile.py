@@ -201,6 +201,19 @@ async def test_a_fault_of_an_action_is_written_with_the_next_attempts_time(rig: 
     assert rig.item["status"]["operation"]["attempt"] == 2
 
 
+async def test_the_pause_before_the_next_attempt_begins_when_the_action_has_failed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.turn()
+    rig.outcome = Fault(Blame.BMC, "BMCProtocolError", "The BMC has not reached the power that it promised.")
+    times = iter([1000.0, 1110.4])
+    monkeypatch.setattr("rackwright.reconcile.monotonic", lambda: next(times))
+    assert await rig.turn() == 120.0
+    failed = NOW + timedelta(seconds=110)
+    assert rig.item["status"]["lastFailure"]["at"] == f"{failed:%FT%TZ}"
+    assert rig.item["status"]["operation"]["nextRetryAt"] == f"{failed + timedelta(minutes=2):%FT%TZ}"
+
+
 async def test_an_agent_that_takes_no_command_is_left_in_peace_for_a_while(rig: Rig) -> None:
     rig.outcome, rig.seen = NotNow(), Seen(power=Power.ON, agent=Agent(heard_at=NOW))
     at = f"{NOW:%FT%TZ}"
