@@ -189,7 +189,9 @@ class Observer:
         elif machine.spec.bmc is not None:
             reading = self._bmcs.known(machine)
             if operation is not None and not retry_not_due(world):
-                reading = await self._bmcs.power(machine, fresh=_FRESH_AT_WORK)
+                # An attempt that is about to begin looks for itself: why the one before it failed may be over.
+                begins = operation.next_retry_at is not None
+                reading = await self._bmcs.power(machine, fresh=timedelta() if begins else _FRESH_AT_WORK)
             elif operation is None:
                 reading = await self._bmcs.power(machine, fresh=self._policy.poll)
             if reading is not None:
