@@ -38,7 +38,7 @@ def diagram() -> str:
 def _destinations(row: Row) -> Iterable[Phase | None]:
     match row.then:
         case Then.STAY:
-            return (Phase.FAILED,) if isinstance(row.do, Fail) else ()
+            return (Phase.FAILED,) if isinstance(row.do, Fail) and _may_fail(row) else ()
         case Then.RETURN:
             return (Phase.READY, Phase.ALLOCATED, Phase.DEPLOYED, Phase.BROKEN, Phase.FAILED)
         case phase:
@@ -91,15 +91,22 @@ def _words(name: str | OperationName) -> str:
 def _then(row: Row) -> str:
     match row.then:
         case Then.STAY:
-            return _failed(row.do) if isinstance(row.do, Fail) else "—"
+            return _failed(row, row.do) if isinstance(row.do, Fail) else "—"
         case Then.RETURN:
             return "where it came from"
         case phase:
             return f"**{phase}**"
 
 
-def _failed(step: Fail) -> str:
-    return "**Failed**" if step.final else "Failed when attempts are used up"
+def _failed(row: Row, step: Fail) -> str:
+    if step.final:
+        return "**Failed**"
+    return "Failed when attempts are used up" if _may_fail(row) else "given up when attempts are used up"
+
+
+def _may_fail(row: Row) -> bool:
+    """Whether the machine is Failed when the attempts are used up; a restart is no more than given up."""
+    return set(row.at) <= set(TRANSIENT)
 
 
 def _because(row: Row) -> str:
