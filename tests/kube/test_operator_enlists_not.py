@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.kube.metal import IPXE, NO_SYSTEM, SWITCHED_OFF
 from tests.kube.operators import PATIENCE, allow_enlistment, site
-from tests.kube.test_enlistment import answer_to, enlistments, introduction
+from tests.kube.test_operator_enlists import answer_to, enlistments, introduction
 
 from lab.controlplane import ControlPlane
 from lab.process import wait_until
