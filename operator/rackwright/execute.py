@@ -184,7 +184,7 @@ class Executor:
             raise Obstructed(Fault(Blame.CONFIGURATION, "ImageMissing", "The image that spec names does not exist."))
         seed = await self._seed(machine, deployment, operation)
         recorded = machine.status.installed or Installed()
-        if (recorded.checksum, recorded.user_data) != (image.checksum, self._observer.user_data_known(machine)):
+        if (recorded.checksum, recorded.user_data) != (image.checksum, self._observer.user_data.known(machine)):
             return  # it changed since it was recorded what is written: the next pass records the new one first
         info = image_info(image, uid=machine.uid, boot_mode=machine.spec.boot_mode)
         drive = await asyncio.to_thread(config_drive, seed)
@@ -197,7 +197,7 @@ class Executor:
             hostname=deployment.hostname or machine.key.name,
             boot_mac=machine.spec.boot_mac_address or "",
             ssh_authorized_keys=tuple(deployment.ssh_authorized_keys),
-            user_data=await self._observer.user_data(machine, deployment),
+            user_data=await self._observer.user_data.read(machine, deployment),
             phone_home_url=f"{self._means.base_url}{PHONE_HOME_PATH.format(uid=machine.uid)}?token={token}",
         )
 

@@ -5,7 +5,6 @@ Nothing is decided here, and nothing is done. Whoever doesn't answer becomes a f
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from dataclasses import dataclass, replace
@@ -25,7 +24,6 @@ from rackwright.api.machine import (
     OperationName,
     Phase,
     RescueEnvironment,
-    UserDataSecretRef,
 )
 from rackwright.bmcs import BMCs
 from rackwright.cache import Cache, Machine
@@ -33,17 +31,14 @@ from rackwright.install import erase, rescue
 from rackwright.install.faults import Doing, explain
 from rackwright.install.image import misfit
 from rackwright.install.phone_home import PhoneHome
-from rackwright.install.user_data import problem_with
 from rackwright.inventory.report import summary_of
 from rackwright.kube import Cluster
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
 from rackwright.lifecycle.guards import retry_not_due
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
-from rackwright.secrets import Name, Obstructed, Secrets
+from rackwright.secrets import Obstructed, Secrets
+from rackwright.user_data import UserData
 
-NO_USER_DATA = b""
-USER_DATA_SECONDS = 3600.0
-"""How old the fingerprint of a deployed machine's user data may be: by then a Secret edited in place is noticed."""
 _FRESH_AT_WORK = timedelta(seconds=5)
 """How old a power reading may be while an operation is under way."""
 
@@ -65,17 +60,6 @@ class KeptInventory:
     operation_id: str
     summary: HardwareSummary
     disks: tuple[DiskInventory, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KnownUserData:
-    """The user data that a deployment names, as last read."""
-
-    ref: UserDataSecretRef | None
-    fingerprint: str | None
-    """None where they can't be read."""
-    at: float
-    """By the monotonic clock, seconds."""
 
 
 class Observer:
@@ -101,9 +85,7 @@ class Observer:
         self._policy = policy
         self._inventories: dict[str, KeptInventory] = {}
         self._first_boots: dict[str, PhoneHome] = {}
-        self._user_data: dict[str, KnownUserData] = {}
-        self._fit_user_data: dict[str, tuple[str, str]] = {}
-        """By machine uid: the Secret's version and the key whose content was found fit."""
+        self.user_data = UserData(secrets, tokens)
         self._listening_since = time.monotonic()
 
     def listens(self) -> None:
@@ -126,8 +108,7 @@ class Observer:
         """The machine is gone."""
         self._inventories.pop(machine.uid, None)
         self._first_boots.pop(machine.uid, None)
-        self._fit_user_data.pop(machine.uid, None)
-        self._user_data.pop(machine.uid, None)
+        self.user_data.forget(machine.uid)
         self._sessions.forget(machine.uid)
         self._bmcs.forget(machine)
 
@@ -199,7 +180,7 @@ class Observer:
         if (deployment := _may_begin(machine)) is not None:
             seen = replace(seen, obstacle=await self._obstacle(machine, deployment))
         elif machine.status.phase in (Phase.DEPLOYING, Phase.DEPLOYED):
-            seen = replace(seen, user_data=await self._fingerprint(machine))
+            seen = replace(seen, user_data=await self.user_data.looked_at(machine))
         return seen
 
     async def _introduced(self, machine: Machine) -> HardwareSummary | None:
@@ -305,63 +286,10 @@ class Observer:
                 "It is used as soon as it is there.",
             )
         try:
-            await self.user_data(machine, deployment)
+            await self.user_data.read(machine, deployment)
         except Obstructed as error:
             return error.fault
         return misfit(image, machine.spec, await self._disks(machine))
-
-    async def user_data(self, machine: Machine, deployment: Deployment) -> bytes | None:
-        """The deployment's user data, None for none; Obstructed where it is missing or unfit."""
-        ref = deployment.user_data_secret_ref
-        if ref is None:
-            self._remember(machine, ref, NO_USER_DATA)
-            return None
-        name = Name(machine.key.namespace, ref.name)
-        secret = await self._secrets.read(name, fresh=True)  # what was corrected a moment ago is what is meant
-        value = secret.data.get(ref.key) if secret is not None else None
-        if secret is not None and value is not None:
-            self._remember(machine, ref, value)
-            checked = (secret.version, ref.key)
-            if self._fit_user_data.get(machine.uid) == checked:
-                return value
-            problem = await asyncio.to_thread(problem_with, value)
-            if problem is None:
-                self._fit_user_data[machine.uid] = checked
-                return value
-            reason, message = "UserDataInvalid", f"In the Secret {ref.name}: {problem}"
-        elif secret is not None:
-            reason, message = "SecretInvalid", f"The Secret {ref.name} has no key {ref.key}."
-        else:
-            reason = "SecretMissing"
-            message = f"The Secret {ref.name}, which spec.deployment.userDataSecretRef names, does not exist."
-        self._secrets.awaiting(name, machine.uid, secret.version if secret is not None else None)
-        raise Obstructed(Fault(Blame.CONFIGURATION, reason, f"{message} It is used as soon as it is right."))
-
-    def user_data_known(self, machine: Machine) -> str | None:
-        """The fingerprint of the user data that was last read for this machine."""
-        known = self._user_data.get(machine.uid)
-        return known.fingerprint if known is not None else None
-
-    async def _fingerprint(self, machine: Machine) -> str | None:
-        """The fingerprint of the declared user data, however old within limits; None where they can't be read."""
-        deployment, known = machine.spec.deployment, self._user_data.get(machine.uid)
-        if deployment is None or deployment.existing:
-            return None
-        ref = deployment.user_data_secret_ref
-        if known is None or known.ref != ref or time.monotonic() - known.at >= USER_DATA_SECONDS:
-            content: bytes | None = NO_USER_DATA
-            if ref is not None:
-                try:
-                    secret = await self._secrets.read(Name(machine.key.namespace, ref.name))
-                except Obstructed:
-                    secret = None
-                content = secret.data.get(ref.key) if secret is not None else None
-            self._remember(machine, ref, content)
-        return self.user_data_known(machine)
-
-    def _remember(self, machine: Machine, ref: UserDataSecretRef | None, content: bytes | None) -> None:
-        fingerprint = None if content is None else self._tokens.fingerprint(machine.uid, content)
-        self._user_data[machine.uid] = KnownUserData(ref, fingerprint, time.monotonic())
 
     def image(self, deployment: Deployment | None) -> OperatingSystemImageSpec | None:
         """The image that a deployment names, if it exists."""

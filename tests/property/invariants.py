@@ -24,7 +24,7 @@ from rackwright.api.machine import (
     Phase,
     Power,
 )
-from rackwright.lifecycle.guards import configuration
+from rackwright.lifecycle.differences import configuration
 from rackwright.lifecycle.reasons import FAULTS, SENTENCES
 from rackwright.lifecycle.steps import (
     Action,

@@ -66,10 +66,14 @@ class Ramdisk:
     def image(self, _deployment: object) -> OperatingSystemImageSpec:
         return self._image
 
-    async def user_data(self, _machine: Machine, _deployment: object) -> None:
+    @property
+    def user_data(self) -> Ramdisk:
+        return self
+
+    async def read(self, _machine: Machine, _deployment: object) -> None:
         return None
 
-    def user_data_known(self, _machine: Machine) -> str:
+    def known(self, _machine: Machine) -> str:
         return self._fingerprint
 
     def session(self, _machine: Machine) -> Session:

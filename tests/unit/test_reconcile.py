@@ -19,7 +19,7 @@ from rackwright.cache import Cache, Key, Machine
 from rackwright.execute import NotNow
 from rackwright.kube import Conflict, Gone, Unavailable
 from rackwright.lifecycle.decide import Decision
-from rackwright.lifecycle.guards import configuration
+from rackwright.lifecycle.differences import configuration
 from rackwright.lifecycle.steps import Action
 from rackwright.lifecycle.world import Agent, Blame, Fault, Seen, World
 from rackwright.queue import WorkQueue

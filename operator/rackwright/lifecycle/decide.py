@@ -13,7 +13,8 @@ from rackwright.api.fields import format_duration
 from rackwright.api.machine import BareMetalMachineStatus, Failure, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.conditions import conditions
-from rackwright.lifecycle.guards import closed_gates, differences, retry_ahead
+from rackwright.lifecycle.differences import differences
+from rackwright.lifecycle.guards import closed_gates, retry_ahead
 from rackwright.lifecycle.operations import announced, failed, limits, recorded
 from rackwright.lifecycle.reasons import FORCE_DELETION, LEAVE_FAILED, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, sentence
 from rackwright.lifecycle.steps import Action, Begin, Fail, Hold, Pause, Record, RecordEvidence, Rest, Wait

@@ -25,7 +25,8 @@ from rackwright.api.machine import (
     Rescue,
 )
 from rackwright.lifecycle import steps
-from rackwright.lifecycle.guards import closed_gates, configuration, still_allocated
+from rackwright.lifecycle.differences import configuration
+from rackwright.lifecycle.guards import closed_gates, still_allocated
 from rackwright.lifecycle.reasons import FAULTS
 from rackwright.lifecycle.steps import Record, Stage
 from rackwright.lifecycle.world import CommandState, Fault, World

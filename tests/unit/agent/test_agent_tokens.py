@@ -53,3 +53,11 @@ def test_a_short_key_is_refused_and_no_repr_shows_the_key() -> None:
     with pytest.raises(ValueError, match="31 bytes"):
         Tokens(KEY[:31])
     assert str(KEY) not in repr(Tokens(KEY))
+
+
+def test_a_fingerprint_tells_other_content_and_other_keys_apart_and_holds_nothing_of_either() -> None:
+    one, other = Tokens(b"a" * 32), Tokens(b"b" * 32)
+    assert one.fingerprint("uid", b"hunter2") == Tokens(b"a" * 32).fingerprint("uid", b"hunter2")
+    assert one.fingerprint("uid", b"hunter2") != one.fingerprint("uid", b"hunter3")
+    assert one.fingerprint("uid", b"hunter2") != one.fingerprint("other", b"hunter2"), "no table of guesses fits all"
+    assert one.fingerprint("uid", b"").partition(":")[0] != other.fingerprint("uid", b"").partition(":")[0]

@@ -7,7 +7,7 @@ from tests.unit.lifecycle.worlds import CHECKSUM, NOW, attempt, declared, heard,
 
 from rackwright.api.machine import Installed, OperationName, Phase
 from rackwright.lifecycle.decide import decide
-from rackwright.lifecycle.guards import configuration
+from rackwright.lifecycle.differences import configuration
 from rackwright.lifecycle.steps import BootDisk, PowerOff, Stage, Wait, WriteImage
 from rackwright.lifecycle.world import CommandState, Seen, World
 
