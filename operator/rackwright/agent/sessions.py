@@ -135,8 +135,9 @@ class Sessions:
         return certificate == session.certificate and time.monotonic() - since < LATE_SECONDS
 
     def bind(self, boot: Boot, address: Address) -> None:
-        """Remember who was given the boot's token."""
+        """Remember who was given the boot's token: an agent of a new boot, whatever became of an earlier one."""
         self._ensure(boot).address = address
+        self._cut_off.pop(boot.machine_uid, None)
 
     def reported(self, boot: Boot, inspection: Mapping[str, Any]) -> None:
         """Keep the agent's report; a repeated one takes the earlier one's place."""

@@ -80,3 +80,8 @@ def test_what_an_agent_sent_before_its_power_was_cut_is_not_taken_for_a_sign_of_
 
     now[0] += 31
     assert not sessions.is_late(UID, SESSION), "its BMC has lied: the agent lives"
+
+    sessions.heard(boot(), SESSION, PEER)
+    sessions.cut_off(UID)
+    sessions.bind(boot(operation_id="op-2"), PEER)
+    assert not sessions.is_late(UID, SESSION), "another boot has asked who it is"
