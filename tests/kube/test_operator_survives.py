@@ -312,7 +312,8 @@ def test_a_clock_that_jumps_costs_an_attempt_at_most_and_never_stops_a_machine(h
         waiting.until(lambda s: "nextRetryAt" in s.get("operation", {}), "failed once")
         here.metal.listen(waiting.metal)
         set_clock(here, -timedelta(days=365))
-        assert waiting.reaches("Ready")["history"][0]["attempts"] == 2
+        attempt = waiting.reaches("Ready")["history"][0]["attempts"]
+        assert attempt in (2, 3), "one may be made by a look at the BMC from a second before"
         assert idle.metal.told == DEPLOYED
     finally:
         here.operator.end()
