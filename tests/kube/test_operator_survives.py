@@ -323,10 +323,10 @@ def test_a_clock_that_jumps_costs_an_attempt_at_most_and_never_stops_a_machine(h
 
 def set_clock(here: Site, off_by: timedelta) -> None:
     """Have an operator that runs by it believe that it is later, or earlier."""
-    clock = here.operator.folder / "clock"
-    following = clock.with_suffix(".next")
+    shown = here.operator.folder / "clock"
+    following = shown.with_suffix(".next")
     following.write_text(f"{off_by.total_seconds()}")
-    following.replace(clock)  # at once: the operator reads it all the time
+    following.rename(shown)  # at once: the operator looks at it all the time
 
 
 # --- records ------------------------------------------------------------------------------------------------------
