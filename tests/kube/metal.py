@@ -147,8 +147,6 @@ class ScriptedMachine:
         """How the next writes or erases fail, as IPA reports it."""
         self.unwiped = 0
         """How many of the next erases leave data that the read-back finds."""
-        self.beats = 0
-        """How often its agents have reported."""
         self.uid = ""
         self.tokens: list[str] = []
         """Those that its agents were given, one a boot."""
@@ -413,7 +411,6 @@ class Ramdisk:
                 beat["callback_url"] = f"https://{self._machine.address}:9999"
             if Flaw.MUTE not in flaws:
                 await posted(self._http, f"{self._api}/v1/heartbeat/{self._uid}", json=beat)
-                self._machine.beats += 1
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_SECONDS):
                     await self._beat.wait()
