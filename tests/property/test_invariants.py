@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from hypothesis import HealthCheck, given, settings
@@ -10,8 +11,11 @@ from tests.property.histories import Event, histories, told
 
 from rackwright.api.machine import BareMetalMachineSpec, Deployment
 
+HISTORIES = int(os.environ.get("RACKWRIGHT_HISTORIES", "1500"))
+"""The same ones in every run; `hack/test --nightly` tells more."""
 
-@settings(max_examples=1500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+@settings(max_examples=HISTORIES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(histories())
 def test_every_history_keeps_the_invariants_and_settles(history: tuple[str, Sequence[Event]]) -> None:
     told(*history)

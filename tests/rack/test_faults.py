@@ -27,7 +27,7 @@ from lab.process import wait_until
 from lab.rack import Rack
 from lab.samples import DECLARED
 
-pytestmark = pytest.mark.rack
+pytestmark = [pytest.mark.rack, pytest.mark.nightly]
 
 JSON = dict[str, Any]
 UEFI, BIOS, OVER_IPMI = "node-01", "node-02", "node-03"
