@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.unit.lifecycle.every_world import worlds
 from tests.unit.lifecycle.kstatus import Verdict, compute
 from tests.unit.lifecycle.worlds import anywhere, attempt, declared, installed, power_off, power_on, world
 
+from rackwright.api import GROUP
 from rackwright.api.conditions import ConditionType
 from rackwright.api.crd import KINDS, schema
 from rackwright.api.machine import OperationName, Phase
@@ -18,6 +22,7 @@ from rackwright.lifecycle.steps import Action, Hold, Pause, RecordEvidence, Rest
 from rackwright.lifecycle.world import Blame, Fault, World
 
 MANY = 3_000
+MANIFESTS = Path(__file__).parents[3] / "manifests/README.md"
 MISSING = Fault(Blame.CONFIGURATION, "ImageMissing", "The OperatingSystemImage does not exist.")
 DEPLOYMENT = declared(owner="search", image="debian-12")
 
@@ -36,11 +41,12 @@ def verdict(here: World) -> Verdict:
 
 def shown(here: World) -> Action | Pause:
     """What the machine is at; one at rest stays so while what is installed is noted in an annotation."""
-    decision, system = decide(here), here.status.installed
+    decision = decide(here)
     if not isinstance(decision.step, RecordEvidence) or decision.reason == "EvidenceRecorded":
         return decision.step
+    system = decision.status.installed
     noted = replace(here.seen, evidence=system if system is not None and system.at is not None else None)
-    return decide(replace(here, seen=noted)).step
+    return decide(replace(here.with_status(decision.status), seen=noted)).step
 
 
 def wanted(step: Action | Pause) -> Verdict:
@@ -123,7 +129,9 @@ def test_a_record_that_nobody_has_read_is_in_progress() -> None:
             id="Allocated can't be deployed for want of an image",
         ),
         pytest.param(
-            world(Phase.DEPLOYING, DEPLOYMENT, owner="search", operation=attempt(OperationName.DEPLOY, Stage.BOOT_DISK)),
+            world(
+                Phase.DEPLOYING, DEPLOYMENT, owner="search", operation=attempt(OperationName.DEPLOY, Stage.BOOT_DISK)
+            ),
             "InProgress",
             id="Deploying is at work",
         ),
@@ -148,3 +156,13 @@ def test_a_record_that_nobody_has_read_is_in_progress() -> None:
 )
 def test_what_each_phase_is_to_gitops(here: World, expected: str) -> None:
     assert verdict(here) == expected
+
+
+def test_argo_cds_check_is_for_our_kind_and_asks_for_our_conditions() -> None:
+    """Run in the Lua that Argo CD embeds once, by hand; what it names must stay what there is."""
+    (block,) = (part for part in re.findall(r"```yaml\n(.*?)```", MANIFESTS.read_text(), re.DOTALL) if "health" in part)
+    ((key, check),) = yaml.safe_load(block)["data"].items()
+
+    assert key == f"resource.customizations.health.{GROUP}_BareMetalMachine"
+    assert re.findall(r'is\["(\w+)"\] then', check) == ["Reconciling", "Stalled", "Ready"]
+    assert set(re.findall(r'status = "(\w+)"', check)) == {"Progressing", "Degraded", "Healthy"}

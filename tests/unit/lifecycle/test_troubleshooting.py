@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.lifecycle.worlds import world
 
 import rackwright
 from rackwright import bmcs
 from rackwright.agent.client import AgentFault
+from rackwright.api.machine import Phase
 from rackwright.install import faults
+from rackwright.lifecycle.decide import decide
 from rackwright.lifecycle.reasons import FAULTS, SENTENCES, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE
 from rackwright.lifecycle.steps import Record, Rest
 from rackwright.lifecycle.table import LOCKED, TABLE
@@ -21,11 +24,11 @@ PACKAGE = Path(rackwright.__file__).parent
 PAGE = PACKAGE / "lifecycle/phases/TROUBLESHOOTING.md"
 
 UNRECORDED = "Failed"
-"""Stands for a failure that somebody removed from status."""
+"""Stands for a failure that is in status no more."""
 
 TABLES = {
-    "_REASONS[error.fault]": set(bmcs._REASONS.values()),  # noqa: SLF001 (its only reader beside the module)
-    "row.reason": {row.reason for row in faults._TABLE},  # noqa: SLF001 (its only reader beside the module)
+    "_REASONS[error.fault]": set(bmcs._REASONS.values()),
+    "row.reason": {row.reason for row in faults._TABLE},
     "f'Agent{error.fault.value}'": {
         f"Agent{fault}" for fault in AgentFault if fault not in (AgentFault.BUSY, AgentFault.UNREACHABLE)
     },
@@ -122,6 +125,12 @@ async def two(late):
 def test_a_reason_that_cannot_be_found_is_noticed(source: str) -> None:
     with pytest.raises((KeyError, AssertionError)):
         list(faults_made(source))
+
+
+def test_a_failure_that_is_in_status_no_more_has_a_reason_too() -> None:
+    here = world(Phase.FAILED)
+
+    assert decide(here.with_status(here.status.model_copy(update={"last_failure": None}))).reason == UNRECORDED
 
 
 def test_every_sentence_is_of_a_row() -> None:
