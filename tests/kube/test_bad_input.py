@@ -400,10 +400,10 @@ def test_a_failed_machine_says_why_in_the_table(kubectl: Kubectl, namespace: str
     assert patched.returncode == 0, patched.stderr
 
     header, row = kubectl("get", "bmm", "-n", namespace).stdout.splitlines()
-    assert header.split() == ["NAME", "PHASE", "OWNER", "OS", "POWER", "STEP", "READY", "REASON", "AGE"]
+    assert header.split() == ["NAME", "PHASE", "OWNER", "OS", "POWER", "STEP", "READY", "STALLED", "REASON", "AGE"]
     assert row.split()[:5] == ["node-01", "Failed", "Off", "False", "ImageChecksumMismatch"]
     wide_header, wide_row = kubectl("get", "bmm", "-n", namespace, "-o", "wide").stdout.splitlines()
-    assert wide_header.split()[9:] == ["CPU", "MEMORYMIB", "DISKGIB", "BMC", "MESSAGE"]
+    assert wide_header.split()[10:] == ["CPU", "MEMORYMIB", "DISKGIB", "BMC", "MESSAGE"]
     assert wide_row.endswith("redfish+https://10.0.0.7/redfish/v1/Systems/1   the image isn't what its checksum says")
 
 

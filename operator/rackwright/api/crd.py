@@ -23,6 +23,10 @@ CATEGORY = "rackwright"
 _OBSERVED = {"status", "report"}
 """Top-level fields that the operator writes and nobody declares."""
 
+_UNSEEN: Schema = {"default": {"observedGeneration": -1}}
+"""Status before the operator has seen the record. Without any, kstatus takes it for one that is as declared; a
+generation that never was makes it InProgress. Flux's own kinds have the same default."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -90,6 +94,7 @@ KINDS = (
             Column("Power", ".status.power", "Power, as the BMC reported it."),
             Column("Step", ".status.operation.step", "What the operation under way is doing now."),
             Column("Ready", _condition("Ready", "status"), "Whether what is observed equals what is declared."),
+            Column("Stalled", _condition("Stalled", "status"), "Whether it waits for a person to change something."),
             Column(
                 "Reason", _condition("Ready", "reason"), "Why it is ready or not: what it waits for or what failed."
             ),
@@ -151,7 +156,10 @@ def schema(kind: Kind) -> Schema:
             "apiVersion": {"type": "string", "description": f"Always {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"Always {kind.name}."},
             "metadata": {"type": "object"},
-            **{name: structural(model, observed=name in _OBSERVED) for name, model in kind.fields.items()},
+            **{
+                name: structural(model, observed=name in _OBSERVED) | (_UNSEEN if name == "status" else {})
+                for name, model in kind.fields.items()
+            },
         },
     }
 
