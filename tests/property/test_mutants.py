@@ -181,7 +181,9 @@ MUTANTS: dict[str, Wrong] = {
     "a mark is never withdrawn": Wrong(Changed("MarkWithdrawn"), ["broken", "ready"], ["mark broken", "mend"]),
     # 8: what is erased
     "an erase is believed unread": Wrong(
-        Changed("DisksErased", Advance, when=in_ramdisk & succeeded),
+        lambda table: Changed("ErasingDisks", Begin)(
+            Changed("DisksErased", Advance, when=in_ramdisk & succeeded)(table)
+        ),
         ["ageing"],
         ["withdraw everything", "deploy for b"],
     ),

@@ -296,6 +296,12 @@ def was_held_up(world: World) -> bool:
     return held and operation is not None and operation.started_at < world.now
 
 
+@guard
+def erased(world: World) -> bool:
+    """The release's evidence has a disk, and says of every disk that it was erased."""
+    return bool(world.status.erasure) and all(erasure.verified for erasure in world.status.erasure)
+
+
 def came_from(*phases: Phase) -> Guard:
     """The rescue was entered from one of these."""
     return Guard(f"rescued from {' or '.join(phases)}", lambda w: w.status.rescued_from in phases)

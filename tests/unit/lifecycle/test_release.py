@@ -175,8 +175,11 @@ def test_a_machine_that_is_still_allocated_goes_back_to_its_owner_and_not_throug
 ) -> None:
     spec = declared(owner="search", release={"erase": erase}, recommission="again")
     done = attempt(RELEASE, stage)
+    found = [erased("/dev/sda"), erased("/dev/sdb")] if stage is Stage.SHUT_DOWN else []
 
-    decision = decide(world(Phase.RELEASING, spec, power_off(), owner="search", installed=system, operation=done))
+    decision = decide(
+        world(Phase.RELEASING, spec, power_off(), owner="search", installed=system, erasure=found, operation=done)
+    )
 
     assert [t.after for t in decision.transitions] == [Phase.ALLOCATED]
 
@@ -201,3 +204,21 @@ def test_a_release_that_is_told_not_to_erase_while_the_ramdisk_runs_erases_nothi
 
     assert released.status.phase is Phase.READY
     assert [e.method for e in released.status.erasure] == ["None"]
+
+
+def test_a_release_that_was_told_not_to_erase_and_then_to_erase_after_all_begins_anew() -> None:
+    releasing = world(
+        Phase.RELEASING,
+        declared(release={"erase": "Full"}),
+        power_off(),
+        owner="search",
+        installed=installed("debian-12"),
+        operation=attempt(RELEASE, Stage.SHUT_DOWN),
+    )
+
+    decision = decide(releasing)
+
+    assert decision.status.phase is Phase.RELEASING
+    assert decision.status.installed is not None
+    assert decision.status.operation is not None
+    assert decision.status.operation.step == Stage.BOOT_RAMDISK
