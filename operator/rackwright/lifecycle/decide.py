@@ -133,7 +133,7 @@ def _decision(
     stage = None if isinstance(step, Pause) else step.stage
     status = world.status if stage is None else announced(world, stage)
     status = _observed(world, status)
-    if world.deleting and isinstance(step, Hold):
+    if world.deleting and isinstance(step, Hold) and not world.spec.locked:
         message = f"{message} {FORCE_DELETION}"
     if status.operation is not None:
         status = status.model_copy(update={"operation": status.operation.model_copy(update={"message": message})})

@@ -354,7 +354,7 @@ TABLE: tuple[Row, ...] = (
     Row(SETTLED,        restart_triggered & powered_off,                Acknowledge(),            STAY,          "NothingToRestart"),
     Row(SETTLED,        on_wanted & powered_off,                        PowerOn(),                STAY,          "PowerOnWanted"),
     Row((READY,),       bmc_silent,                                     Rest(settled=False),      STAY,          THE_BMC_FAULT),
-    Row((ALLOCATED, DEPLOYED), ~power_undeclared & bmc_silent,          Rest(settled=False),      STAY,          THE_BMC_FAULT),
+    Row((ALLOCATED, DEPLOYED), (~power_undeclared | restart_triggered) & bmc_silent, Rest(settled=False), STAY,  THE_BMC_FAULT),
     Row((READY,),       gates_closed,                                   Rest(settled=False),      STAY,          "ReadinessGatesClosed"),
     Row((READY,),       always,                                         Rest(),                   STAY,          "Available"),
     Row((ALLOCATED,),   always,                                         Rest(),                   STAY,          "AwaitingDeployment"),

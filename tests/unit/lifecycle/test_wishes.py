@@ -62,6 +62,15 @@ def test_a_restart_of_a_machine_that_is_off_is_noted_and_nothing_else() -> None:
     assert story.rig.status.observed_triggers.power_cycle == "now"
 
 
+def test_a_restart_that_waits_for_a_silent_bmc_is_not_taken_for_done() -> None:
+    story = deployed()
+    story.rig.metal.bmc_silent = True
+
+    assert story.declare(**IMAGE, powerCycle={"trigger": "now"}) == ["Deployed: BMCUnreachable"]
+    story.rig.metal.bmc_silent = False
+    assert story.settles() == ["Deployed: Restarting", "Deployed: Running"]
+
+
 # --- lock -----------------------------------------------------------------------------------------------------------
 
 
@@ -87,6 +96,15 @@ def test_a_machine_that_is_locked_in_the_middle_stays_there() -> None:
     assert story.rig.metal.on
     assert story.declare(**IMAGE)[-1] == "Deployed: Running"
     assert len(story.rig.metal.writes) == 1
+
+
+def test_a_locked_record_that_is_deleted_stays_and_nobody_is_told_that_force_would_help() -> None:
+    story = deployed()
+    story.declare(**IMAGE, locked=True)
+    story.rig.delete()
+
+    assert story.settles() == ["Deployed: Locked"]
+    assert "force" not in next(c.message for c in story.rig.status.conditions if c.type == "Ready")
 
 
 # --- readiness gates ------------------------------------------------------------------------------------------------
