@@ -517,7 +517,9 @@ class BareMetalMachineStatus(Model):
     """What was last observed and done; written by the operator alone, but for conditions of other types."""
 
     phase: Phase | None = Field(default=None, description="Where the machine is in its life-cycle.")
-    observed_generation: int = Field(default=0, description="The generation of spec that this status answers.")
+    observed_generation: int = Field(
+        default=0, description="The generation of spec that this status answers; -1: none yet."
+    )
     conditions: list[Condition] = Field(
         default=[],
         description="Ready, Reconciling, Stalled and the rest, by type; other types are other writers' and are kept.",
