@@ -104,7 +104,9 @@ class Settling:
 
     def holds(self, history: History) -> None:
         """AssertionError unless it settles."""
-        rig, since_help, before_help = history.rig, [], []
+        rig = history.rig
+        since_help: list[Hashable] = []
+        before_help: list[Hashable] = []
         generation = rig.generation
 
         def watch(seen: Rig, moment: Moment) -> None:

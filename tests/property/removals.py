@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
+import pytest
 from tests.property.alphabet import EXPECTED
 from tests.property.exhaustive import Explored, Found, Search, Violation, Witness, copied
 from tests.property.likeness import likeness
@@ -24,14 +26,11 @@ WORLDS_AROUND = 30
 @contextmanager
 def table(rows: Sequence[Row], *, locks: bool = True) -> Iterator[None]:
     """With another table than the right one; without `locks`, LOCKED stands in for nothing."""
-    before = decide.TABLE, decide.applies
-    decide.TABLE = tuple(rows)
-    if not locks:
-        decide.applies = lambda row, _: row
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decide, "TABLE", tuple(rows))
+        if not locks:
+            patch.setattr(decide, "applies", lambda row, _: row)
         yield
-    finally:
-        decide.TABLE, decide.applies = before
 
 
 def without(number: int) -> AbstractContextManager[None]:
@@ -124,13 +123,13 @@ def of_every_row(witnesses: Mapping[int, Sequence[Witness]]) -> Removals:
     """Take each row away in turn."""
     removals = Removals()
     for number in range(len(ROWS)):
-        there = witnesses.get(number, ())
-        violation = found_out(there, lambda number=number: without(number)) if there else None
+        there, wrong = witnesses.get(number, ()), partial(without, number)
+        violation = found_out(there, wrong)
         if not there:
             removals.not_reached.append(number)
         elif violation is not None:
             removals.caught[number] = violation
-        elif differs(there, lambda number=number: without(number)):
+        elif differs(there, wrong):
             removals.not_missed.append(number)
         else:
             removals.only_said.append(number)
