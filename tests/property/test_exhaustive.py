@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,6 +11,7 @@ from tests.property.alphabet import FAMILIES, Family
 from tests.property.exhaustive import Explored, explore
 from tests.property.removals import ROWS, found_out, table, without
 
+from rackwright.lifecycle.guards import allocation_declared
 from rackwright.lifecycle.table import LOCKED, TABLE, Row
 
 SMALL = {"power": 1, "lock": 0, "gates": 0, "erase policy": 1, "by hand": 0, "a deployment": 0}
@@ -61,6 +63,13 @@ def test_a_second_search_finds_the_same() -> None:
 )
 def test_a_table_without_a_row_is_found_out(number: int) -> None:
     assert found_out(explored().witnesses[number], lambda: without(number)) is not None
+
+
+def test_a_row_without_one_of_its_guards_is_found_out() -> None:
+    given = row("AllocationDeclared", "Ready")
+    hasty = [replace(r, when=allocation_declared) if r is ROWS[given] else r for r in TABLE]
+
+    assert found_out(explored().witnesses[row("ReadinessGatesClosed", "Ready")], lambda: table(hasty)) is not None
 
 
 def test_two_rows_in_the_wrong_order_are_found_out() -> None:
