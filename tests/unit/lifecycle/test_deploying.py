@@ -60,8 +60,9 @@ def test_a_ramdisk_that_still_reports_after_the_write_is_left_once_and_its_silen
     assert decide(at(power_on())).step == Wait()
 
 
-def test_it_is_recorded_which_attempts_system_reported() -> None:
-    started = attempt(OperationName.DEPLOY, Stage.BOOT_DISK)
+@pytest.mark.parametrize("stage", [Stage.BOOT_DISK, Stage.WRITE_IMAGE], ids=["as meant", "by a reset after the write"])
+def test_it_is_recorded_which_attempts_system_reported(stage: Stage) -> None:
+    started = attempt(OperationName.DEPLOY, stage)
     reported = Installed(hostname="node-07.example", addresses=["10.0.0.107"], at=NOW)
     up = world(
         Phase.DEPLOYING,
