@@ -8,7 +8,7 @@ machines arrive all the same, and no finished image is written a second time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,11 @@ def written_to(here: Installation, node: str) -> int:
     return here.rack.node(node).disks[0].backing.stat().st_blocks * 512
 
 
+def being_written(here: Installation, blank: Mapping[str, int]) -> set[str]:
+    """The machines on whose first disk there is more than a partition table by now."""
+    return {node for node, before in blank.items() if written_to(here, node) > before + 2**26}
+
+
 def holds(backing: Path, text: str) -> bool:
     """Whether the file behind a disk holds this text."""
     wanted, kept = text.encode(), b""
@@ -104,9 +109,8 @@ def test_a_machine_is_commissioned_deployed_and_released_though_the_operator_is_
     for node, image in FORMATS.items():
         here.apply_sample(DEPLOYED, node, image)
     blank = {node: written_to(here, node) for node in FORMATS}
-    begun = lambda: {node for node in FORMATS if written_to(here, node) > blank[node] + 2**26}  # noqa: E731
-    assert wait_until(lambda: bool(begun()), BOOT)
-    writing = begun()
+    assert wait_until(lambda: bool(being_written(here, blank)), BOOT)
+    writing = being_written(here, blank)
     kill_operator(here)
     everywhere(lambda node: follow(here, node, until=["Deployed"], seconds=WRITE))
     for node in FORMATS:
