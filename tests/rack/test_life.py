@@ -32,11 +32,13 @@ BOOT, WRITE, ERASE = 900.0, 1500.0, 1500.0
 
 @pytest.fixture(scope="module")
 def here(rack: Rack) -> Iterator[Installation]:
-    """A control plane and an operator beside the rack."""
+    """A control plane and an operator beside the rack; the machines are off afterwards, whatever became of them."""
     try:
         yield installation.up(rack.name)
     finally:
         installation.stop(rack.name)
+        for node in rack.nodes:
+            rack.hard_off(node)
 
 
 def everywhere(task: Any) -> None:
