@@ -94,6 +94,7 @@ def test_both_kinds_of_firmware_fetch_the_operators_boot_script(rack: Rack) -> N
     assert f"sent /usr/lib/ipxe/undionly.kpxe to {addresses[bios.mac]}" not in log  # its card's own ROM is iPXE
 
 
+@pytest.mark.nightly
 def test_a_pulled_plug_is_seen_by_the_bmc(rack: Rack) -> None:
     node = rack.nodes[0]
     system_of(rack, node).reset_system(sushy.ResetType.ON)
@@ -101,6 +102,7 @@ def test_a_pulled_plug_is_seen_by_the_bmc(rack: Rack) -> None:
     assert system_of(rack, node).power_state == sushy.PowerState.OFF
 
 
+@pytest.mark.nightly
 def test_the_bmc_wants_the_right_password_and_shows_the_right_certificate(rack: Rack) -> None:
     url = rack.nodes[0].bmc_address.removeprefix("redfish+")
     trusting = ssl.create_default_context(cadata=rack.ca)
