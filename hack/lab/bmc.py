@@ -19,6 +19,8 @@ from lab.hypervisor import enclosed
 from lab.plan import BMC_PORT, Plan
 from lab.process import Service
 
+_SERVER = ("--worker-class=gthread", "--threads=16", "--graceful-timeout=1", "--log-level=warning")
+"""The emulator's own server shakes hands with one client at a time: one that says nothing would silence every BMC."""
 _HASH = "import bcrypt, sys; print(bcrypt.hashpw(sys.stdin.buffer.read(), bcrypt.gensalt(4)).decode())"
 """The cheapest cost: the emulator checks the password at each request, and it guards nothing of value."""
 
@@ -52,10 +54,6 @@ def write_secret(path: Path, text: str) -> None:
 def emulator_configuration(plan: Plan) -> str:
     """The emulator's configuration, a Python file of settings."""
     settings = {
-        "LISTEN_IP": str(plan.rack_address),
-        "LISTEN_PORT": BMC_PORT,
-        "SSL_CERT": str(plan.state / "bmc.pem"),
-        "SSL_KEY": str(plan.state / "bmc.key"),
         "AUTH_FILE": str(plan.state / "bmc.htpasswd"),
         "LIBVIRT_URI": "qemu:///system",
         "STATE_DIR": str(plan.state / "redfish"),
@@ -93,10 +91,22 @@ def start(plan: Plan, python: Path, username: str, password: str) -> None:
     configuration = plan.run / "redfish.conf"
     configuration.write_text(emulator_configuration(plan))
     emulator(plan).start(
-        enclosed(plan, [python.parent / "sushy-emulator", "--config", configuration]),
+        enclosed(
+            plan,
+            [
+                *(python.parent / "gunicorn", *_SERVER, f"--bind={plan.rack_address}:{BMC_PORT}"),
+                *(f"--certfile={plan.state / 'bmc.pem'}", f"--keyfile={plan.state / 'bmc.key'}"),
+                "sushy_tools.emulator.main:app",
+            ],
+        ),
         ready=lambda: answers(plan),
         # It keeps a database and images in the folder for temporary files, whichever rack it serves; and it fetches
         # images from the rack's network, which no proxy of the host's reaches.
-        env={"TMPDIR": str(folder), "NO_PROXY": "*", "no_proxy": "*"},
+        env={
+            "SUSHY_EMULATOR_CONFIG": str(configuration),
+            "TMPDIR": str(folder),
+            "NO_PROXY": "*",
+            "no_proxy": "*",
+        },
         namespace=plan.namespace,
     )

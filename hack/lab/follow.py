@@ -148,12 +148,16 @@ class _News:
         return []
 
 
-def ssh(installation: Installation, node: str, command: str, *, user: str = "debian") -> str:
-    """What a command on the installed system prints; the host is verified against the keys in status."""
-    installed = installation.machine(node)["status"]["installed"]
-    address = installed["addresses"][0]
+def ssh(installation: Installation, node: str, command: str, *, user: str = "debian", at: str = "") -> str:
+    """What a command on the installed system prints; the host is verified against the keys in status.
+
+    One that runs `at` an address that status doesn't know any more is verified against the keys of the last time.
+    """
     known_hosts = installation.ssh_key.with_name(f"known_hosts-{node}")
-    known_hosts.write_text("".join(f"{address} {key}\n" for key in installed["sshHostKeys"]))
+    if not (address := at):
+        installed = installation.machine(node)["status"]["installed"]
+        address = installed["addresses"][0]
+        known_hosts.write_text("".join(f"{address} {key}\n" for key in installed["sshHostKeys"]))
     done = subprocess.run(
         [
             *("ssh", "-i", installation.ssh_key, "-o", f"UserKnownHostsFile={known_hosts}"),

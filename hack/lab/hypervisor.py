@@ -105,12 +105,15 @@ def _must(done: subprocess.CompletedProcess[str], plan: Plan) -> str:
 
 
 def start(plan: Plan) -> bool:
-    """Start libvirtd unless it runs; whether it was started anew. Machines outlive its end and are found again."""
+    """Start libvirtd unless it runs; whether it was started anew. Machines outlive its end and are found again.
+
+    They are emulated in software and take all the processor they get, so they, its children, are nice to the rest.
+    """
     if daemon(plan).pid is not None and _virsh(plan, "version").returncode == 0:
         return False
     _furnish(plan)
     daemon(plan).start(
-        enclosed(plan, ["/usr/sbin/libvirtd"]),
+        enclosed(plan, ["nice", "/usr/sbin/libvirtd"]),
         ready=lambda: _virsh(plan, "version").returncode == 0,
         seconds=120,
         namespace=plan.namespace,

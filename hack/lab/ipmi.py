@@ -46,10 +46,14 @@ class Simulated:
     """A command line; gets `get power` or `set power 1` appended, and prints `power:1` for the former."""
     in_band: tuple[str, int] | None = None
     """Address and TCP port where QEMU connects the guest's own way to its BMC."""
+    lan_settings: Path | None = None
+    """A file with what the guest is told of the BMC's own network, as `lan_settings` writes it."""
 
     def configuration(self) -> str:
         """Its configuration file (ipmi_lan(5)), password included."""
         serial = f"  serial kcs {self.in_band[0]} {self.in_band[1]} codec VM\n" if self.in_band else ""
+        # What is asked for is appended to the command, and all is told whatever it is.
+        lan = f'    lan_config_program "cat {self.lan_settings} #"\n' if self.lan_settings else ""
         methods = "".join(f"    allowed_auths_{rights} md5\n" for rights in ("callback", "user", "operator", "admin"))
         return f"""\
 name "bmc"
@@ -58,6 +62,7 @@ set_working_mc 0x20
     addr {self.address} {self.port}
     priv_limit admin
 {methods}\
+{lan}\
     guid a123456789abcdefa123456789abcde3
   endlan
   chassis_control "{self.chassis_control}"
@@ -65,6 +70,21 @@ set_working_mc 0x20
   startnow false
   user 2 true "{self.username}" "{self.password}" admin 10 md5
 """
+
+
+def lan_settings(address: IPv4Address) -> str:
+    """The BMC's own network, a setting a line, by the simulator's names for them; hardware addresses aren't known."""
+    settings = {
+        "ip_addr": address,
+        "ip_addr_src": "static",
+        "mac_addr": "00:00:00:00:00:00",
+        "subnet_mask": "255.255.255.255",
+        "default_gw_ip_addr": "0.0.0.0",  # noqa: S104 (none)
+        "default_gw_mac_addr": "00:00:00:00:00:00",
+        "backup_gw_ip_addr": "0.0.0.0",  # noqa: S104 (none)
+        "backup_gw_mac_addr": "00:00:00:00:00:00",
+    }
+    return "".join(f"{name}:{value}\n" for name, value in settings.items())
 
 
 def simulator(plan: Plan, node: Node) -> Service:
@@ -91,7 +111,11 @@ def start(plan: Plan, python: Path, username: str, password: str) -> None:
         folder = plan.state / "ipmi" / node.name
         folder.mkdir(parents=True, exist_ok=True)
         control = f"{python} -IS {chassis.__file__} {socket_of(plan)} {node.domain}"
-        simulated = Simulated(str(node.ipmi.address), IPMI_PORT, username, password, control, node.ipmi.in_band)
+        settings = folder / "lan"
+        settings.write_text(lan_settings(node.ipmi.address))
+        simulated = Simulated(
+            str(node.ipmi.address), IPMI_PORT, username, password, control, node.ipmi.in_band, settings
+        )
         write_secret(folder / "bmc.conf", simulated.configuration())
         (folder / "bmc.emu").write_text(STARTUP)
         service = simulator(plan, node)

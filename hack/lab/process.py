@@ -110,9 +110,9 @@ class Service:
         return f"The end of {self.log}:\n" + "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
 
     def kill(self, sign: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal, if it runs."""
+        """Send its whole process group a signal, if it runs."""
         if (pid := self.pid) is not None:
-            os.kill(pid, sign)
+            os.killpg(pid, sign)
 
     def stop(self, *, seconds: float = 15) -> None:
         """End its whole process group: politely, then for sure; waits on the kernel, not on a clock."""

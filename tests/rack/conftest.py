@@ -10,7 +10,8 @@ import pytest
 from lab import rack as racks
 from lab.rack import Rack
 
-NAME = "test"
+NAME = f"test{os.environ.get('PYTEST_XDIST_WORKER', '')}"
+"""Two files that are tested side by side have a rack each."""
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import socket
 import ssl
 import subprocess
 import threading
@@ -25,7 +26,7 @@ from lab import hypervisor, network, survey
 from lab import rack as racks
 from lab.errors import Unfit
 from lab.paths import STATE
-from lab.plan import Node, NodeKind
+from lab.plan import BMC_PORT, Node, NodeKind
 from lab.process import wait_until
 from lab.rack import Rack
 from rackwright.power.connect import Connections
@@ -94,7 +95,6 @@ def test_both_kinds_of_firmware_fetch_the_operators_boot_script(rack: Rack) -> N
     assert f"sent /usr/lib/ipxe/undionly.kpxe to {addresses[bios.mac]}" not in log  # its card's own ROM is iPXE
 
 
-@pytest.mark.nightly
 def test_a_pulled_plug_is_seen_by_the_bmc(rack: Rack) -> None:
     node = rack.nodes[0]
     system_of(rack, node).reset_system(sushy.ResetType.ON)
@@ -102,7 +102,6 @@ def test_a_pulled_plug_is_seen_by_the_bmc(rack: Rack) -> None:
     assert system_of(rack, node).power_state == sushy.PowerState.OFF
 
 
-@pytest.mark.nightly
 def test_the_bmc_wants_the_right_password_and_shows_the_right_certificate(rack: Rack) -> None:
     url = rack.nodes[0].bmc_address.removeprefix("redfish+")
     trusting = ssl.create_default_context(cadata=rack.ca)
@@ -111,6 +110,11 @@ def test_the_bmc_wants_the_right_password_and_shows_the_right_certificate(rack: 
     refused.value.close()
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
         urllib.request.urlopen(url, context=ssl.create_default_context(), timeout=5)  # noqa: S310 (the same)
+
+
+def test_a_client_that_says_nothing_keeps_nobody_from_the_bmcs(rack: Rack) -> None:
+    with socket.create_connection((str(rack.plan.rack_address), BMC_PORT), timeout=5):
+        assert system_of(rack, rack.nodes[0]).power_state == sushy.PowerState.OFF
 
 
 def test_up_repairs_what_died_and_leaves_the_rest(rack: Rack) -> None:
