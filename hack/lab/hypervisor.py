@@ -162,8 +162,3 @@ def hard_off(plan: Plan, node: Node) -> None:
 def freeze(plan: Plan, node: Node) -> None:
     """Stop its processor as a hung machine's stands still; it keeps its power."""
     _must(_virsh(plan, "suspend", node.domain), plan)
-
-
-def thaw(plan: Plan, node: Node) -> None:
-    """Let its processor go on where it was stopped."""
-    _must(_virsh(plan, "resume", node.domain), plan)

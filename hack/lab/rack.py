@@ -141,10 +141,6 @@ class Rack:
         """Stop the machine's processor where it is; its BMC says what it said before, and nobody else hears of it."""
         hypervisor.freeze(self.plan, self.node(node))
 
-    def thaw(self, node: Node | str) -> None:
-        """Let a frozen machine go on, as if no time had passed."""
-        hypervisor.thaw(self.plan, self.node(node))
-
 
 def up(name: str, kinds: Sequence[NodeKind] | None = None, *, operator_port: int | None = None) -> Rack:
     """Bring the rack up, or repair what died of it; what is there stays as it is, disks and running machines too.

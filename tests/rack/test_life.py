@@ -100,7 +100,7 @@ def is_mended(machine: Machine) -> None:
 
 def fails_for_its_password(machine: Machine) -> None:
     machine.declare(password="not-the-password")
-    status = machine.fails(SOON)
+    status = machine.fails(BOOT)
     assert blame(status) == ("BMC", "BMCCredentialsRejected")
     assert outcomes(status) == [("Commission", "Failed", 3)]
     assert condition(status, "Stalled")["status"] == "True"
