@@ -41,12 +41,18 @@ class Site:
 
 
 def overlay(
-    folder: Path, machine: str, site: Site, node: str = NODE, *, labels: Mapping[str, str] | None = None
+    folder: Path,
+    machine: str,
+    site: Site,
+    node: str = NODE,
+    *,
+    labels: Mapping[str, str] | None = None,
+    spec: Mapping[str, Any] | None = None,
 ) -> Path:
     """Fill a folder for `kubectl apply -k`: the samples, `machine` as one of the three files, the site's values.
 
-    `labels` are put on every object. For another node than the samples' it is as if somebody had searched and replaced
-    the name.
+    `labels` are put on every object, `spec` has further fields of the machine's. For another node than the samples' it is
+    as if somebody had searched and replaced the name.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     image = IMAGE if site.image_format == "raw" else f"{IMAGE}-{site.image_format}"
@@ -84,6 +90,7 @@ def overlay(
                     {
                         "spec/bootMode": site.boot_mode,
                         "spec/storage": {"rootDeviceHints": {"serial": site.root_disk_serial}},
+                        **{f"spec/{field}": value for field, value in (spec or {}).items()},
                     }
                 ),
             ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -50,7 +50,8 @@ class Scene:
     records: Watch
     arguments: Sequence[str] = ()
     """What the operator is started with."""
-    _killing: threading.Lock = field(default_factory=threading.Lock)
+    alone: threading.Lock = field(default_factory=threading.Lock)
+    """Held for what no two stories may do at once: kill the operator, apply objects that all machines share."""
 
     @classmethod
     @contextmanager
@@ -69,7 +70,7 @@ class Scene:
 
     def kill_operator(self) -> None:
         """SIGKILL, then start it again."""
-        with self._killing:
+        with self.alone:
             self.here.operator.kill()
             assert wait_until(lambda: self.here.operator.pid is None, 10)
             self.here.start_operator(arguments=self.arguments)
@@ -105,12 +106,14 @@ class Machine:
 
     # --- its record -------------------------------------------------------------------------------------------------
 
-    def declare(self, **site: str) -> None:
-        """Apply the samples of a machine for the pool, with the rack's values but for these."""
+    def declare(self, which: str = DECLARED, *, spec: Mapping[str, Any] | None = None, **site: str) -> None:
+        """Apply the samples of a machine with the rack's values but for these, and with more in `spec`."""
         folder = self.here.samples_of(self.node.name)
         values = replace(self.here.site(self.node.name, self.image), **site)
-        samples.overlay(folder, DECLARED, values, self.node.name, labels=footprint.mark(self.here.name))
-        self.here.kubectl("apply", "-k", str(folder))
+        labels = footprint.mark(self.here.name)
+        samples.overlay(folder, which, values, self.node.name, labels=labels, spec=spec)
+        with self.scene.alone:
+            self.here.kubectl("apply", "-k", str(folder))
 
     def declared_anew(self) -> None:
         """What a record of this name said until now was another's."""

@@ -23,6 +23,7 @@ from lab import installation
 from lab.installation import ENLISTING, MACHINES
 from lab.plan import NodeKind
 from lab.process import wait_until
+from lab.samples import DEPLOYED
 
 pytestmark = pytest.mark.rack
 
@@ -99,10 +100,10 @@ def is_mended(machine: Machine) -> None:
 
 
 def fails_for_its_password(machine: Machine) -> None:
-    machine.declare(password="not-the-password")
-    status = machine.fails(BOOT)
+    machine.declare(spec={"commissioning": {"maxAttempts": 1}}, password="not-the-password")
+    status = machine.fails(SOON)
     assert blame(status) == ("BMC", "BMCCredentialsRejected")
-    assert outcomes(status) == [("Commission", "Failed", 3)]
+    assert outcomes(status) == [("Commission", "Failed", 1)]
     assert condition(status, "Stalled")["status"] == "True"
     assert "not-the-password" not in json.dumps(status)
     assert machine.power == "Off"
@@ -115,7 +116,7 @@ def is_recommissioned_though_the_operator_is_killed(machine: Machine) -> None:
     machine.at_step("BootRamdisk", of="Commission")
     machine.scene.kill_operator()
     status = machine.reaches("Ready", BOOT)
-    assert outcomes(status) == [("Commission", "Succeeded", 1), ("Commission", "Failed", 3)]
+    assert outcomes(status) == [("Commission", "Succeeded", 1), ("Commission", "Failed", 1)]
     assert "lastFailure" not in status
     assert (status["power"], machine.power) == ("Off", "Off")
     assert status["hardware"]["disks"] == len(machine.node.disks)
@@ -127,7 +128,7 @@ def is_reserved_and_written_once_though_the_operator_is_killed(machine: Machine)
     machine.change(allocation={"owner": "team-search"})
     machine.reaches("Allocated", SOON)
     assert machine.power == "Off", "nothing changes on the wire"
-    machine.here.apply_sample("node-01-deployed.yaml", MENDED)
+    machine.declare(DEPLOYED)
     machine.is_being_written(blank)
     machine.scene.kill_operator()
     is_installed(machine)
