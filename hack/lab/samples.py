@@ -51,8 +51,8 @@ def overlay(
 ) -> Path:
     """Fill a folder for `kubectl apply -k`: the samples, `machine` as one of the three files, the site's values.
 
-    `labels` are put on every object, `spec` has further fields of the machine's. For another node than the samples' it is
-    as if somebody had searched and replaced the name.
+    `labels` are put on every object, `spec` has further fields of the machine's. For another node than the samples'
+    it is as if somebody had searched and replaced the name.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     image = IMAGE if site.image_format == "raw" else f"{IMAGE}-{site.image_format}"

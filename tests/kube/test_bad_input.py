@@ -217,6 +217,13 @@ BAD_MACHINES = {
     "a certificate that is not looked at": Bad(
         {"bmc.insecureSkipTLSVerify": True, "bmc.caSecretRef": {"name": "ca"}}, "spec.bmc", "keep one of the two"
     ),
+    "a CA for a BMC that speaks no TLS": Bad(
+        {"bmc.address": "ipmi://10.0.0.7", "bmc.caSecretRef": {"name": "ca"}}, "spec.bmc", "have no effect without TLS"
+    ),
+    "trust in a BMC that shows no certificate": Bad(
+        {"bmc.address": "redfish+http://10.0.0.7/redfish/v1/Systems/1", "bmc.insecureSkipTLSVerify": True},
+        *("spec.bmc", "have no effect without TLS"),
+    ),
     "an accepted machine without a BMC": Bad({"bmc": GONE}, "spec.bmc is missing", "the address of its BMC"),
     "an accepted machine without a MAC address": Bad(
         {"bootMACAddress": GONE}, "spec.bootMACAddress is missing", "the network card that it boots from"

@@ -94,6 +94,13 @@ class BMC(Model):
                 "!(self.insecureSkipTLSVerify && has(self.caSecretRef))",
                 "caSecretRef has no effect together with insecureSkipTLSVerify: keep one of the two",
             ),
+            (
+                ("!has(self.caSecretRef) && !self.insecureSkipTLSVerify || self.address.matches('^[a-z]+[+]https:')"),
+                (
+                    "caSecretRef and insecureSkipTLSVerify have no effect without TLS: remove them, or use an address "
+                    "that begins with redfish+https:// or webhook+https://"
+                ),
+            ),
         )
     )
 
