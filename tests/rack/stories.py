@@ -57,6 +57,7 @@ class Scene:
     @contextmanager
     def of(cls, here: Installation, arguments: Sequence[str] = ()) -> Iterator[Scene]:
         """For as long as the stories take; the machines are off afterwards, whatever became of them."""
+        assert here.ssh_key.exists()  # made once, before several stories ask for it
         try:
             with Watch(here.plane, f"/apis/{GROUP}/v1alpha1/baremetalmachines") as records:
                 yield cls(here, records, arguments)
