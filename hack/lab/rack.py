@@ -31,6 +31,7 @@ from lab.plan import OPERATOR_PORT, Node, NodeKind, Plan, default_nodes, first_f
 from lab.process import Service
 from lab.system import Room
 from rackwright.netboot.dnsmasq import Leases, NetbootService, render
+from rackwright.netboot.tftp import furnish
 
 PACKAGES = (
     "iproute2",
@@ -51,7 +52,8 @@ PACKAGES = (
     "python3-dev",
     *ipmi.PACKAGES,
 )
-TFTP_ROOT = Path("/usr/lib/ipxe")
+IPXE = Path("/usr/lib/ipxe")
+"""Where Debian's package has it."""
 _FOLDER = "rack"
 """Below the folders of the laboratory, where a control plane of the same name has one too."""
 _RECORD = "rack.json"
@@ -376,7 +378,7 @@ def netboot_service(plan: Plan, *, advertise: bool) -> NetbootService:
         interface=plan.bridge,
         addressing=Leases(first, last, plan.subnet, lease_file=str(plan.run / "leases")),
         base_url=plan.base_url,
-        tftp_root=str(TFTP_ROOT),
+        tftp_root=str(plan.run / "tftp"),
         advertise=plan.prefix if advertise else None,
         log_exchanges=True,
     )
@@ -384,7 +386,9 @@ def netboot_service(plan: Plan, *, advertise: bool) -> NetbootService:
 
 def _start_dnsmasq(plan: Plan) -> None:
     configuration = plan.run / "dnsmasq.conf"
-    configuration.write_text(render(netboot_service(plan, advertise=network.has_ipv6())))
+    netboot = netboot_service(plan, advertise=network.has_ipv6())
+    configuration.write_text(render(netboot))
+    furnish(netboot, IPXE)
     service = _dnsmasq(plan)
 
     def listens() -> bool:
@@ -396,7 +400,8 @@ def _start_dnsmasq(plan: Plan) -> None:
         return ":0043 " in sockets and ":0045 " in sockets
 
     service.start(
-        ["dnsmasq", "--keep-in-foreground", f"--conf-file={configuration}", "--pid-file="],
+        # As another user it couldn't enter the rack's folders, which hold passwords too.
+        ["dnsmasq", "--keep-in-foreground", "--user=root", f"--conf-file={configuration}", "--pid-file="],
         ready=listens,
         namespace=plan.namespace,
     )

@@ -1,4 +1,4 @@
-"""The command `rackwright`: `run` is the operator, `dnsmasq` prints the configuration of the DHCP and TFTP server."""
+"""The command `rackwright`: `run` is the operator, `dnsmasq` prepares the DHCP and TFTP server that leads to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rackwright import app
 from rackwright.enlist import EnlistmentSettings
 from rackwright.kube import Unconfigured
 from rackwright.lifecycle.world import Policy
-from rackwright.netboot import dnsmasq
+from rackwright.netboot import dnsmasq, tftp
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.power.port import DEFAULT_LIMITS
 from rackwright.server import CannotListen
@@ -87,22 +87,22 @@ def _in_a_sentence(record: logging.LogRecord) -> bool:
 
 
 def _dnsmasq(options: argparse.Namespace) -> int:
-    text = dnsmasq.render(
-        dnsmasq.NetbootService(
-            interface=options.interface,
-            addressing=_addressing(options),
-            base_url=options.base_url,
-            tftp_root=str(options.tftp_root),
-            advertise=options.advertise,
-        )
+    service = dnsmasq.NetbootService(
+        interface=options.interface,
+        addressing=_addressing(options),
+        base_url=options.base_url,
+        tftp_root=str(options.tftp_root),
+        advertise=options.advertise,
     )
-    if options.output is None:
-        print(text, end="")
-    else:
-        try:
+    text = dnsmasq.render(service)
+    try:
+        tftp.furnish(service, options.ipxe)
+        if options.output is None:
+            print(text, end="")
+        else:
             options.output.write_text(text)
-        except OSError as error:
-            raise ValueError(f"can't write {options.output}: {error.strerror}") from None
+    except OSError as error:
+        raise ValueError(f"can't prepare {error.filename}: {error.strerror}") from None
     return 0
 
 
@@ -234,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
 
     config = commands.add_parser(
         "dnsmasq",
-        help="print dnsmasq's configuration for a provisioning network",
+        help="prepare dnsmasq for a provisioning network: its configuration, and what it serves by TFTP",
         epilog="--dhcp-range, --proxy, --router and --dns may be empty, which is as good as left out.",
     )
     config.set_defaults(command=_dnsmasq)
@@ -251,7 +251,13 @@ def _parser() -> argparse.ArgumentParser:
         help="with --dhcp-range: name servers for machines; repeatable",
     )  # fmt: skip
     config.add_argument("--base-url", type=_base_url, required=True, help="where machines reach the operator")
-    config.add_argument("--tftp-root", type=Path, default=Path("/usr/lib/ipxe"), help="(default %(default)s)")
+    config.add_argument(
+        "--tftp-root", type=Path, required=True, metavar="FOLDER",
+        help="that dnsmasq is to serve; iPXE and the script that it begins with are put there",
+    )  # fmt: skip
+    config.add_argument(
+        "--ipxe", type=Path, default=Path("/usr/lib/ipxe"), metavar="FOLDER", help="iPXE binaries (default %(default)s)"
+    )
     config.add_argument(
         "--lease-file", type=Path, default=Path("/var/lib/dnsmasq/leases"), help="(default %(default)s)"
     )

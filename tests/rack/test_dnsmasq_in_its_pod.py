@@ -108,9 +108,13 @@ def start(site: Site, folder: Path) -> Confined:
     volumes = {mount["name"]: folder / mount["name"] for mount in container["volumeMounts"]}
     for source in (*volumes.values(), folder / "root"):
         source.mkdir()
-    output = f"--output={volumes['dnsmasq-configuration']}/dnsmasq.conf"
+    # The init container's own view of the volume that both mount.
+    (mounted,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "dnsmasq-configuration"]
     line = pod.arguments("dnsmasq-configuration", site)
-    assert command.main([output if argument.startswith("--output=") else argument for argument in line]) == 0
+    shared = volumes["dnsmasq-configuration"]
+    assert command.main([argument.replace(f"={mounted}/", f"={shared}/") for argument in line]) == 0
+    written = shared / "dnsmasq.conf"
+    written.write_text(written.read_text().replace(str(shared), mounted))
     (folder / "volumes").write_text(
         "".join(
             f"{volumes[mount['name']]} {mount['mountPath']} {'ro' if mount.get('readOnly') else 'rw'}\n"

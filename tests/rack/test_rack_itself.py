@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -74,25 +73,33 @@ def system_of(rack: Rack, node: Node) -> sushy.resources.system.system.System:
     return client.get_system(f"/redfish/v1/Systems/{node.uuid}")
 
 
-def test_both_kinds_of_firmware_fetch_the_operators_boot_script(rack: Rack) -> None:
+def waits_for_an_operator(rack: Rack, node: Node) -> bool:
+    """Whether it found none and asks on."""
+    return "the operator does not answer, asking again" in rack.console(node)
+
+
+def test_both_kinds_of_firmware_wait_for_an_operator_and_fetch_its_boot_script(rack: Rack) -> None:
+    for node in rack.nodes:
+        bmc = system_of(rack, node)
+        assert bmc.power_state == sushy.PowerState.OFF
+        bmc.set_system_boot_options(target=sushy.BootSource.PXE, enabled=sushy.BootSourceOverrideEnabled.ONCE)
+        bmc.reset_system(sushy.ResetType.ON)
+    for node in rack.nodes:
+        assert wait_until(partial(waits_for_an_operator, rack, node), 120), rack.console(node)
     with operator(rack) as asked:
-        switched_on = {}
-        for node in rack.nodes:
-            bmc = system_of(rack, node)
-            assert bmc.power_state == sushy.PowerState.OFF
-            bmc.set_system_boot_options(target=sushy.BootSource.PXE, enabled=sushy.BootSourceOverrideEnabled.ONCE)
-            bmc.reset_system(sushy.ResetType.ON)
-            switched_on[f"/boot/ipxe?mac={node.mac.replace(':', '-')}"] = time.monotonic()
         seen = {asked.get(timeout=120) for _ in rack.nodes}
-        assert seen == set(switched_on)
+        assert seen == {f"/boot/ipxe?mac={node.mac.replace(':', '-')}" for node in rack.nodes}
         for node in rack.nodes:
             assert rack.power(node) == "On"
             assert wait_until(partial(greeted, rack, node), 20)
     log = (rack.plan.run / "dnsmasq.log").read_text()
     addresses = racks.addresses_leased(rack)
     uefi, bios = rack.nodes
-    assert f"sent /usr/lib/ipxe/snponly.efi to {addresses[uefi.mac]}" in log
-    assert f"sent /usr/lib/ipxe/undionly.kpxe to {addresses[bios.mac]}" not in log  # its card's own ROM is iPXE
+    tftp = rack.plan.run / "tftp"
+    assert f"sent {tftp}/snponly.efi to {addresses[uefi.mac]}" in log
+    assert f"sent {tftp}/undionly.kpxe to {addresses[bios.mac]}" not in log  # its card's own ROM is iPXE
+    for address in addresses.values():
+        assert f"sent {tftp}/boot.ipxe to {address}" in log
 
 
 def test_a_pulled_plug_is_seen_by_the_bmc(rack: Rack) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rackwright.netboot.dnsmasq import Leases, NetbootService, ProxyDHCP, render
+from rackwright.netboot.tftp import entry_script, furnish
 
 NETWORK = IPv4Network("10.0.0.0/24")
 OURS = NetbootService(
@@ -26,13 +27,30 @@ def lines(service: NetbootService) -> list[str]:
     return render(service).splitlines()
 
 
-def test_ipxe_is_sent_to_the_operators_script_with_its_mac() -> None:
-    script = "dhcp-boot=tag:ipxe,http://10.0.0.2:8080/boot/ipxe?mac=${mac:hexhyp}"
-    assert script in lines(OURS)
+def test_ipxe_begins_with_a_script_that_does_not_depend_on_the_operators_being_there() -> None:
+    assert "dhcp-boot=tag:ipxe,boot.ipxe" in lines(OURS)
 
 
 def test_ipxe_takes_a_proxys_word_because_it_names_a_next_server() -> None:
-    assert "dhcp-boot=tag:ipxe,http://10.0.0.2:8080/boot/ipxe?mac=${mac:hexhyp},,10.0.0.1" in lines(THEIRS)
+    assert "dhcp-boot=tag:ipxe,boot.ipxe,,10.0.0.1" in lines(THEIRS)
+
+
+def test_the_folder_that_is_served_has_all_that_dnsmasq_sends_machines_to(tmp_path: Path) -> None:
+    ipxe = tmp_path / "ipxe"
+    ipxe.mkdir()
+    for loader in OURS.loaders:
+        (ipxe / loader.file).write_text(loader.file)
+    service = replace(OURS, tftp_root=str(tmp_path / "tftp"))
+    furnish(service, ipxe)
+    sent = {line.rpartition(",")[2] for line in lines(service) if line.startswith("dhcp-boot=")}
+    assert {file for file in sent if "://" not in file} == {path.name for path in (tmp_path / "tftp").iterdir()}
+
+
+def test_the_first_script_asks_the_operator_again_and_leaves_the_machine_to_its_disk_in_the_end() -> None:
+    first = entry_script(OURS.base_url).splitlines()
+    assert first[0] == "#!ipxe"
+    assert "chain --replace http://10.0.0.2:8080/boot/ipxe?mac=${netX/mac:hexhyp} ||" in first
+    assert first[-1] == "exit 1"
 
 
 def test_bare_firmware_is_given_ipxe_by_its_architecture() -> None:

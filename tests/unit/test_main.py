@@ -15,6 +15,7 @@ from aiohttp import web
 from lab.paths import REPOSITORY
 from rackwright import app, server
 from rackwright.__main__ import main
+from rackwright.netboot.dnsmasq import LOADERS
 
 TOKEN = "hunter2-the-token"
 NO_CONTEXT = f"users: [{{name: me, user: {{token: {TOKEN}}}}}]\nclusters: []\ncontexts: []\n"
@@ -99,7 +100,18 @@ def test_what_keeps_it_from_beginning_is_one_sentence_and_exit_code_2(
 
 def test_a_configuration_that_cant_be_written_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--interface", "eth1", "--network", "10.0.0.0/24", "--dhcp-range", "10.0.0.10,10.0.0.20"]
+    arguments += ["--base-url", "http://10.0.0.1:8080", "--tftp-root", str(tmp_path / "tftp")]
+    for loader in LOADERS:
+        (tmp_path / loader.file).touch()
     output = tmp_path / "no such folder" / "dnsmasq.conf"
-    code = main(["dnsmasq", *arguments, "--base-url", "http://10.0.0.1:8080", "--output", str(output)])
+    code = main(["dnsmasq", *arguments, "--ipxe", str(tmp_path), "--output", str(output)])
     assert code == 2
-    assert f"can't write {output}: No such file or directory" in capsys.readouterr().err
+    assert f"can't prepare {output}: No such file or directory" in capsys.readouterr().err
+
+
+def test_ipxe_that_isnt_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--interface", "eth1", "--network", "10.0.0.0/24", "--dhcp-range", "10.0.0.10,10.0.0.20"]
+    arguments += ["--base-url", "http://10.0.0.1:8080", "--tftp-root", str(tmp_path / "tftp")]
+    assert main(["dnsmasq", *arguments, "--ipxe", str(tmp_path / "none")]) == 2
+    assert "can't prepare" in (said := capsys.readouterr().err)
+    assert f"{tmp_path / 'none'}" in said

@@ -16,6 +16,7 @@ from lab.errors import Unfit
 from lab.paths import REPOSITORY
 from lab.pod import Site
 from rackwright import __main__ as command
+from rackwright.netboot.dnsmasq import LOADERS
 
 SITES = pod.sites()
 CONTAINERFILE = (REPOSITORY / "operator/Containerfile").read_text()
@@ -30,9 +31,19 @@ def instructions(name: str) -> Iterator[str]:
 
 def configure(site: Site, output: Path, *changes: str) -> int:
     """Run the init container; its exit code. `changes` stand for arguments of the same name."""
-    changed = {change.split("=")[0]: change for change in (*changes, f"--output={output}")}
+    here = (f"--output={output}", f"--tftp-root={output.parent / 'tftp'}")
+    changed = {change.split("=")[0]: change for change in (*changes, *here)}
     line = pod.arguments("dnsmasq-configuration", site)
-    return command.main([changed.get(argument.split("=")[0], argument) for argument in line])
+    return command.main(
+        [*(changed.get(argument.split("=")[0], argument) for argument in line), *loaders(output.parent)]
+    )
+
+
+def loaders(folder: Path) -> list[str]:
+    """The argument that names iPXE's folder, whether or not this machine has iPXE."""
+    for loader in LOADERS:
+        (folder / loader.file).touch()
+    return [f"--ipxe={folder}"]
 
 
 def configuration(site: Site, folder: Path) -> list[str]:
@@ -56,8 +67,12 @@ def test_a_site_has_every_value_that_a_container_asks_for_and_no_other(site: Sit
 
 
 @pytest.mark.parametrize("site", SITES.values(), ids=SITES)
-def test_the_init_container_writes_what_dnsmasq_reads(site: Site, tmp_path: Path) -> None:
+def test_the_init_container_writes_what_dnsmasq_reads_and_serves(site: Site, tmp_path: Path) -> None:
     assert "interface=provisioning" in configuration(site, tmp_path)
+    assert f"chain --replace {site['BASE_URL']}/boot/ipxe" in (tmp_path / "tftp/boot.ipxe").read_text()
+    (served,) = [each for each in pod.arguments("dnsmasq-configuration", site) if each.startswith("--tftp-root=")]
+    shared = [mount["mountPath"] for mount in pod.container("dnsmasq")["volumeMounts"] if mount.get("readOnly")]
+    assert any(served.startswith(f"--tftp-root={folder}/") for folder in shared)
 
 
 def test_machines_are_told_addresses_a_router_and_name_servers(tmp_path: Path) -> None:
@@ -115,7 +130,8 @@ def test_a_value_that_is_none_is_refused_with_a_sentence(
 def test_name_servers_may_be_given_one_by_one_too(tmp_path: Path) -> None:
     line = ["--interface=eth1", "--network=10.0.0.0/24", "--base-url=http://10.0.0.1", "--dhcp-range=10.0.0.8,10.0.0.9"]
     output = tmp_path / "dnsmasq.conf"
-    assert not command.main(["dnsmasq", *line, f"--output={output}", "--dns=10.0.0.2,10.0.0.3", "--dns=10.1.0.2"])
+    line += [f"--output={output}", f"--tftp-root={tmp_path / 'tftp'}", *loaders(tmp_path)]
+    assert not command.main(["dnsmasq", *line, "--dns=10.0.0.2,10.0.0.3", "--dns=10.1.0.2"])
     assert "dhcp-option=option:dns-server,10.0.0.2,10.0.0.3,10.1.0.2\n" in output.read_text()
 
 

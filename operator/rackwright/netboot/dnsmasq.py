@@ -1,8 +1,11 @@
 """The configuration of dnsmasq, which tells a machine's firmware how to reach the operator.
 
 A machine that boots from the network asks DHCP twice: once as bare firmware, which gets iPXE over TFTP (or over
-HTTP, where the firmware asks for that), and once as iPXE, which gets the URL of its boot script from the operator.
-Everything else is decided by the operator, so this file never changes while machines come and go.
+HTTP, where the firmware asks for that), and once as iPXE, which gets a script over TFTP that asks the operator what to
+boot. Everything else is decided by the operator, so this file never changes while machines come and go.
+
+Firmware tries the network once. That the script comes from here and not from the operator is why a machine that boots
+while the operator is being replaced asks again, where it would have gone on to its disk.
 
 Two ways to stand in a site's network:
 
@@ -19,8 +22,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import assert_never
 
-BOOT_SCRIPT_PATH = "/boot/ipxe?mac=${mac:hexhyp}"
-"""Below the operator's base URL; iPXE puts in the MAC of the card it booted from: 02-00-5e-10-00-01."""
+ENTRY_SCRIPT = "boot.ipxe"
+"""What every iPXE runs first; a file in the TFTP folder (`tftp`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Loader:
 
     tag: str
     file: str
-    """In the TFTP folder, and below `/boot/files/` at the operator for firmware that boots over HTTP."""
+    """In the TFTP folder (`tftp`), and below `/boot/files/` at the operator for firmware that boots over HTTP."""
     architectures: tuple[int, ...]
     """DHCP option 93 of firmware that fetches by TFTP (RFC 4578; IANA, Processor Architecture Types)."""
     http_architectures: tuple[int, ...] = ()
@@ -74,8 +77,7 @@ class ProxyDHCP:
 
     network: IPv4Network
     server: IPv4Address
-    """dnsmasq's own address in it. iPXE takes a proxy's word only if that names a next server, though it fetches
-    the script by URL."""
+    """dnsmasq's own address in it, where the entry script is: iPXE takes a proxy's word only if that says where."""
 
     def __post_init__(self) -> None:
         if self.server not in self.network:
@@ -103,11 +105,6 @@ class NetbootService:
                 raise ValueError(f"dnsmasq can't be told {text!r}: it holds a blank, a comma, a quote or a hash sign")
         if not re.fullmatch(r"https?://[^/]+(/.*[^/])?", self.base_url):
             raise ValueError(f"{self.base_url!r} is no HTTP URL without a slash at its end")
-
-    @property
-    def boot_script_url(self) -> str:
-        """What iPXE is sent to; iPXE fills in the MAC."""
-        return self.base_url + BOOT_SCRIPT_PATH
 
     def loader_url(self, loader: Loader) -> str:
         """Where firmware that boots over HTTP fetches iPXE."""
@@ -167,7 +164,7 @@ def _tags(service: NetbootService) -> Iterator[str]:
 
 
 def _boot_with_leases(service: NetbootService) -> Iterator[str]:
-    yield f"dhcp-boot=tag:ipxe,{service.boot_script_url}"
+    yield f"dhcp-boot=tag:ipxe,{ENTRY_SCRIPT}"
     yield "dhcp-option=tag:ipxe,encap:175,176,1b"  # no-pxedhcp: iPXE needn't wait 2 s for a proxy.
     for loader in service.loaders:
         yield f"dhcp-boot=tag:!ipxe,tag:{loader.tag},{loader.file}"
@@ -178,7 +175,7 @@ def _boot_with_leases(service: NetbootService) -> Iterator[str]:
 
 
 def _boot_with_proxy(service: NetbootService, proxy: ProxyDHCP) -> Iterator[str]:
-    yield f"dhcp-boot=tag:ipxe,{service.boot_script_url},,{proxy.server}"
+    yield f"dhcp-boot=tag:ipxe,{ENTRY_SCRIPT},,{proxy.server}"
     for loader in service.loaders:
         for architecture in loader.architectures:
             yield f'pxe-service=tag:!ipxe,{architecture},"iPXE",{loader.file}'
