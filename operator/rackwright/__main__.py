@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from rackwright import app
 from rackwright.enlist import EnlistmentSettings
-from rackwright.kube import Unconfigured
+from rackwright.kube import SILENCE_SECONDS, Unconfigured
 from rackwright.lifecycle.world import Policy
 from rackwright.netboot import dnsmasq
 from rackwright.netboot.script import RamdiskSettings
@@ -75,6 +75,8 @@ def _run(options: argparse.Namespace) -> int:
         limits=replace(
             DEFAULT_LIMITS, read=options.bmc_timeout, exchange=2 * options.bmc_timeout, settle=options.bmc_settle
         ),
+        silence=options.watch_silence,
+        resync=options.resync,
     )
     return asyncio.run(app.run(settings))
 
@@ -213,6 +215,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--bmc-settle", type=float, default=DEFAULT_LIMITS.settle, metavar="SECONDS",
         help="for a BMC to reach the power that it accepted to switch to (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--watch-silence", type=float, default=SILENCE_SECONDS, metavar="SECONDS",
+        help="after which a silent watch is begun anew; API servers send a bookmark each minute (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--resync", type=float, default=app.RESYNC_SECONDS, metavar="SECONDS",
+        help="between two listings of all machines and images, beside the watches (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
         "--agent-insecure-skip-tls-verify", action="store_true",

@@ -62,9 +62,11 @@ class Reconciler:
 
     # --- what wakes a machine ------------------------------------------------------------------------------------
 
-    def seen(self, item: Mapping[str, Any], *, deleted: bool = False) -> None:
-        """A watch or a listing brought a machine."""
+    def seen(self, item: Mapping[str, Any], *, deleted: bool = False, listed: bool = False) -> None:
+        """A watch or a listing brought a machine; one that was merely listed can wait for those that are heard of."""
         try:
+            if not deleted and self._cache.has(item["metadata"]):
+                return  # an echo of what was written, or a listing: most of what comes, and dear to read
             machine = Machine.read(item)
         except Exception as error:  # noqa: BLE001 (one record that can't be read must not stop the others)
             key = Key(item["metadata"]["namespace"], item["metadata"]["name"])
@@ -80,7 +82,7 @@ class Reconciler:
         if before is not None and affected and before.uid != machine.uid:
             self._forget(before)  # it was made anew under its name, and the news of its end may never come
         for key in affected:
-            self._queue.wake(key)
+            self._queue.wake(key, can_wait=listed)
 
     def gone(self, machine: Machine) -> None:
         """A machine's record has vanished; the news may come when another one has its name already."""

@@ -237,6 +237,16 @@ async def test_an_agent_that_takes_no_command_is_left_in_peace_for_a_while(rig: 
     assert rig.deeds[3:] == ["WriteImage"]
 
 
+async def test_a_machine_that_is_heard_of_goes_before_those_that_were_listed(rig: Rig) -> None:
+    for number in range(3):
+        metadata = {"name": f"listed-{number}", "uid": f"listed-{number}"}
+        rig.reconciler.seen(merged(rig.item, {"metadata": metadata, "spec": {"bootMACAddress": None}}), listed=True)
+    await rig.queue.get()
+    rig.queue.done(KEY)
+    rig.reconciler.wake("listed-2")
+    assert [(await rig.queue.get()).name for _ in range(3)] == ["listed-2", "listed-0", "listed-1"]
+
+
 async def test_an_image_that_changed_hurries_who_failed_for_its_sake(rig: Rig) -> None:
     rig.reconciler.image_changed(KEY)
     await rig.turn()
@@ -367,6 +377,12 @@ async def test_passes_that_fail_one_after_the_other_come_ever_later(rig: Rig) ->
     rig.trouble = None
     await rig.reconciler._guarded(KEY)
     assert rig.reconciler._later(KEY) <= 1.2
+
+
+def test_what_is_known_already_is_not_read_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.reconciler.seen({**rig.item, "spec": {"commissioning": {"timeout": "soon"}}})
+    assert rig.cache.get(KEY) is not None
+    assert not caplog.text
 
 
 def test_an_unreadable_machine_is_left_alone_and_said_so(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
