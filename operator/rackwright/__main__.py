@@ -20,6 +20,7 @@ from rackwright.lifecycle.world import Policy
 from rackwright.netboot import dnsmasq
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.power.port import DEFAULT_LIMITS
+from rackwright.reconcile import PROGRESS_SECONDS
 from rackwright.server import CannotListen
 
 _LAST_PORT = 65535
@@ -75,6 +76,7 @@ def _run(options: argparse.Namespace) -> int:
         limits=replace(
             DEFAULT_LIMITS, read=options.bmc_timeout, exchange=2 * options.bmc_timeout, settle=options.bmc_settle
         ),
+        progress=options.show_progress_after,
         silence=options.watch_silence,
         resync=options.resync,
     )
@@ -215,6 +217,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--bmc-settle", type=float, default=DEFAULT_LIMITS.settle, metavar="SECONDS",
         help="for a BMC to reach the power that it accepted to switch to (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--show-progress-after", type=float, default=PROGRESS_SECONDS, metavar="SECONDS",
+        help="for which a machine that gets on within a step is so before status tells of it (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
         "--watch-silence", type=float, default=SILENCE_SECONDS, metavar="SECONDS",

@@ -41,7 +41,7 @@ from rackwright.observe import Observer
 from rackwright.power.connect import Connections
 from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.queue import WorkQueue
-from rackwright.reconcile import FirstBoots, Reconciler
+from rackwright.reconcile import PROGRESS_SECONDS, FirstBoots, Reconciler
 from rackwright.secrets import Secrets
 
 IMAGES = "operatingsystemimages"
@@ -73,6 +73,8 @@ class Settings:
     enlistment: EnlistmentSettings | None = None
     """None: machines that nobody declared are left alone."""
     limits: Limits = DEFAULT_LIMITS
+    progress: float = PROGRESS_SECONDS
+    """Seconds for which progress within a step needn't be shown."""
     silence: float = SILENCE_SECONDS
     """Seconds of silence after which a watch is begun anew."""
     resync: float = RESYNC_SECONDS
@@ -120,6 +122,7 @@ class Operator:
             executor=executor,
             events=events,
             may_act=leadership.holds,
+            progress_seconds=settings.progress,
         )
         self._first_boots = FirstBoots(self._cache, tokens, self._observer, self._reconciler)
         self._metrics = Metrics(new_machines=self._cache.new_machines)
