@@ -79,7 +79,7 @@ class Cluster:
 
     # --- our own kinds -----------------------------------------------------------------------------------------
 
-    async def listed(self, plural: str) -> AsyncIterator[JSON]:
+    async def listed(self, plural: str) -> AsyncGenerator[JSON]:
         """Yield every object of one of our kinds, in all namespaces; no more than a page of them is in memory."""
         following: str | None = None
         while True:
@@ -94,7 +94,6 @@ class Cluster:
             following = page["metadata"].get("continue")
             if not following:
                 return
-            await asyncio.sleep(0)
 
     async def patch_status(self, plural: str, namespace: str, name: str, body: Body) -> JSON:
         """Merge-patch an object's status; returns the object. The body's resourceVersion guards it."""

@@ -1,4 +1,4 @@
-"""What the API server says on a watch, and what it is taken for when it says nothing more."""
+"""What the API server says on a watch, what it is taken for when it says nothing more, and how a fleet is listed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ HOST = "127.0.0.1"
 
 
 class ApiServer:
-    """Tells of one Secret as a test says, and then leaves the connection open."""
+    """Tells of one Secret as a test says, and then leaves the connection open; lists machines by the page."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
         """Each the type of an event and a resourceVersion."""
+        self.pages: list[list[str]] = []
+        """Names of machines."""
         self.asked: list[dict[str, str]] = []
         self.closing = asyncio.Event()
 
@@ -37,12 +39,21 @@ class ApiServer:
         await self.closing.wait()
         return response
 
+    async def machines(self, request: web.Request) -> web.Response:
+        """One page of machines."""
+        self.asked.append(dict(request.query))
+        page = int(request.query.get("continue", "0"))
+        following = {"continue": f"{page + 1}"} if page + 1 < len(self.pages) else {}
+        items = [{"metadata": {"name": name}} for name in self.pages[page]]
+        return web.json_response({"metadata": following, "items": items})
+
 
 @pytest.fixture
 async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
     it = ApiServer()
     app = web.Application()
     app.router.add_get("/api/v1/namespaces/rack-a/secrets", it.watch)
+    app.router.add_get("/apis/metal.rackwright.io/v1alpha1/baremetalmachines", it.machines)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
@@ -80,3 +91,14 @@ async def test_a_bookmark_is_no_change_of_a_secret(server: ApiServer, cluster: C
     async with asyncio.timeout(10), aclosing(cluster.secret_changes("rack-a", "bmc", seconds=600)) as watched:
         assert [await anext(watched) for _ in range(3)] == ["1", "8", None]
     assert [asked["allowWatchBookmarks"] for asked in server.asked] == ["true"]
+
+
+async def test_a_fleet_is_listed_by_the_page_and_looked_at_before_the_next_one_is_asked_for(
+    server: ApiServer, cluster: Cluster
+) -> None:
+    server.pages = [["node-1", "node-2"], ["node-3"]]
+    async with asyncio.timeout(10), aclosing(cluster.listed("baremetalmachines")) as machines:
+        assert [(await anext(machines))["metadata"]["name"] for _ in range(2)] == ["node-1", "node-2"]
+        assert len(server.asked) == 1
+        assert [item["metadata"]["name"] async for item in machines] == ["node-3"]
+    assert [asked.get("continue") for asked in server.asked] == [None, "1"]
