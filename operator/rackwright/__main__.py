@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 from rackwright import app
 from rackwright.enlist import EnlistmentSettings
-from rackwright.kube import Unconfigured
+from rackwright.kube import SILENCE_SECONDS, Unconfigured
 from rackwright.lifecycle.world import Policy
 from rackwright.netboot import dnsmasq, tftp
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.power.port import DEFAULT_LIMITS
+from rackwright.reconcile import PROGRESS_SECONDS
 from rackwright.server import CannotListen
 
 _LAST_PORT = 65535
@@ -75,6 +76,9 @@ def _run(options: argparse.Namespace) -> int:
         limits=replace(
             DEFAULT_LIMITS, read=options.bmc_timeout, exchange=2 * options.bmc_timeout, settle=options.bmc_settle
         ),
+        progress=options.show_progress_after,
+        silence=options.watch_silence,
+        resync=options.resync,
     )
     return asyncio.run(app.run(settings))
 
@@ -213,6 +217,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--bmc-settle", type=float, default=DEFAULT_LIMITS.settle, metavar="SECONDS",
         help="for a BMC to reach the power that it accepted to switch to (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--show-progress-after", type=float, default=PROGRESS_SECONDS, metavar="SECONDS",
+        help="for which a machine that gets on within a step is so before status tells of it (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--watch-silence", type=float, default=SILENCE_SECONDS, metavar="SECONDS",
+        help="after which a silent watch is begun anew; API servers send a bookmark each minute (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--resync", type=float, default=app.RESYNC_SECONDS, metavar="SECONDS",
+        help="between two listings of all machines and images, beside the watches (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
         "--agent-insecure-skip-tls-verify", action="store_true",

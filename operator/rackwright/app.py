@@ -30,7 +30,7 @@ from rackwright.enlist import Enlister, EnlistmentSettings
 from rackwright.events import Events
 from rackwright.execute import MACHINES, Executor, Means
 from rackwright.install import phone_home
-from rackwright.kube import Cluster, ClusterError, Conflict, connected
+from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, connected
 from rackwright.lease import Leadership
 from rackwright.lifecycle.world import Policy
 from rackwright.metrics import Metrics
@@ -41,7 +41,7 @@ from rackwright.observe import Observer
 from rackwright.power.connect import Connections
 from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.queue import WorkQueue
-from rackwright.reconcile import FirstBoots, Reconciler
+from rackwright.reconcile import PROGRESS_SECONDS, FirstBoots, Reconciler
 from rackwright.secrets import Secrets
 
 IMAGES = "operatingsystemimages"
@@ -73,6 +73,12 @@ class Settings:
     enlistment: EnlistmentSettings | None = None
     """None: machines that nobody declared are left alone."""
     limits: Limits = DEFAULT_LIMITS
+    progress: float = PROGRESS_SECONDS
+    """Seconds for which progress within a step needn't be shown."""
+    silence: float = SILENCE_SECONDS
+    """Seconds of silence after which a watch is begun anew."""
+    resync: float = RESYNC_SECONDS
+    """Seconds between two listings of everything, for watches that say something, but not all."""
 
 
 class Operator:
@@ -116,6 +122,7 @@ class Operator:
             executor=executor,
             events=events,
             may_act=leadership.holds,
+            progress_seconds=settings.progress,
         )
         self._first_boots = FirstBoots(self._cache, tokens, self._observer, self._reconciler)
         self._metrics = Metrics(new_machines=self._cache.new_machines)
@@ -183,11 +190,15 @@ class Operator:
         """Watch, from the first listing on: kopf looks once for the kinds that it is to watch."""
         await self._listed.wait()
         await handlers.watch(
-            machine=self._machine, image=self._image, stop=watching, started=partial(_catch_signals, stop)
+            machine=self._machine,
+            image=self._image,
+            stop=watching,
+            started=partial(_catch_signals, stop),
+            silence=self._settings.silence,
         )
 
     async def _resync(self) -> None:
-        """List everything at the start and every few minutes: a watch may have stopped without a word."""
+        """List everything at the start and every few minutes: watches may leave something out without a word."""
         async with asyncio.TaskGroup() as workers:
             while True:
                 try:
@@ -203,25 +214,27 @@ class Operator:
                     _log.info("ready: %d machines", sum(1 for _ in self._cache))
                     for _ in range(self._settings.workers):
                         workers.create_task(self._reconciler.work())
-                await asyncio.sleep(RESYNC_SECONDS)
+                await asyncio.sleep(self._settings.resync)
 
     async def _list(self) -> None:
         known = {machine.uid for key in self._cache if (machine := self._cache.get(key)) is not None}
         images = self._cache.image_names()
-        for item in await self._cluster.list_all(IMAGES):
+        async for item in self._cluster.listed(IMAGES):
             self._image(item, deleted=False)
             images.discard(item["metadata"]["name"])
         for name in images:  # known before, and not listed now
             self._image({"metadata": {"name": name}}, deleted=True)
-        listed = await self._cluster.list_all(MACHINES)
-        for item in listed:
-            self._machine(item, deleted=False)
-        there = {item["metadata"]["uid"] for item in listed}
+        there: set[str] = set()
+        async for item in self._cluster.listed(MACHINES):
+            self._reconciler.seen(item, listed=True)
+            there.add(item["metadata"]["uid"])
+        gone = known - there  # one that came while the others were listed isn't
         for key in self._cache:
             machine = self._cache.get(key)
-            if machine is not None and machine.uid in known - there:
-                self._reconciler.gone(machine)  # one that came while the others were listed isn't gone
-            self._queue.wake(key)
+            if machine is not None and machine.uid in gone:
+                self._reconciler.gone(machine)
+            else:
+                self._queue.rouse(key)
 
     def _secret_changed(self, uid: str) -> None:
         self._reconciler.hurry(uid)

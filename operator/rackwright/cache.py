@@ -172,6 +172,11 @@ class Cache:
         """A machine by name."""
         return self._machines.get(key)
 
+    def has(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether the machine with this metadata is here already, as new or newer."""
+        known = self._machines.get(Key(metadata["namespace"], metadata["name"]))
+        return known is not None and known.uid == metadata["uid"] and known.version >= int(metadata["resourceVersion"])
+
     def with_uid(self, uid: str) -> Machine | None:
         """A machine by uid."""
         key = self._by_uid.get(uid)

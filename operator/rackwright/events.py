@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 from rackwright.api import GROUP, VERSION
@@ -59,14 +60,18 @@ class Events:
 
     async def tell(self, machine: Machine, decision: Decision) -> None:
         """Write what this decision changed."""
-        for transition in decision.transitions:
+        passed = ""
+        for transition, following in zip_longest(decision.transitions, decision.transitions[1:]):
             before = transition.before.value if transition.before else "unknown"
             after = transition.after.value if transition.after else "unknown"
             warning = after in ("Failed", "Broken")
             _log.info("machine=%s phase=%s was=%s reason=%s", machine.key, after, before, transition.reason)
-            await self._write(
-                machine, "Warning" if warning else "Normal", transition.reason, after, f"{after}: {transition.message}"
-            )
+            note = f"{passed}{after}: {transition.message}"
+            if following is not None and transition.reason == "AllocationDeclared":
+                passed = f"{note} "  # reserved and deployed at once is one piece of news
+                continue
+            passed = ""
+            await self._write(machine, "Warning" if warning else "Normal", transition.reason, after, note)
         told, failure = {transition.reason for transition in decision.transitions}, decision.failure
         if failure is not None and failure.reason not in told:
             told.add(failure.reason)

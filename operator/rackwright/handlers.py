@@ -13,13 +13,21 @@ from typing import Any
 import kopf
 
 from rackwright.api import GROUP, VERSION
+from rackwright.kube import PAGE, SILENCE_SECONDS
 
 Seen = Callable[[Mapping[str, Any], bool], None]
 """Told of an object's JSON, and whether it was deleted."""
 
 
-async def watch(*, machine: Seen, image: Seen, stop: asyncio.Event, started: Callable[[], None]) -> None:
-    """Watch machines and images in all namespaces until `stop` is set.
+async def watch(
+    *,
+    machine: Seen,
+    image: Seen,
+    stop: asyncio.Event,
+    started: Callable[[], None],
+    silence: float = SILENCE_SECONDS,
+) -> None:
+    """Watch machines and images in all namespaces until `stop` is set; anew whenever a watch is silent for so long.
 
     `started` is called once kopf runs: by then it has taken SIGINT and SIGTERM for itself.
     """
@@ -38,17 +46,20 @@ async def watch(*, machine: Seen, image: Seen, stop: asyncio.Event, started: Cal
     kopf.on.event(GROUP, VERSION, "baremetalmachines", id="machine", registry=registry)(tells(machine))
     kopf.on.event(GROUP, VERSION, "operatingsystemimages", id="image", registry=registry)(tells(image))
     others = asyncio.all_tasks()
-    tasks = await kopf.spawn_tasks(registry=registry, settings=_settings(), clusterwide=True, stop_flag=stop)
+    tasks = await kopf.spawn_tasks(registry=registry, settings=_settings(silence), clusterwide=True, stop_flag=stop)
     started()
     await kopf.run_tasks(tasks, ignored=others)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(silence: float) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True  # our kinds are known, and the operator may not list CRDs or namespaces
     settings.posting.enabled = False  # Events are ours to write
     settings.peering.standalone = True  # leadership is a Lease's business
     settings.networking.error_backoffs = (0.5, 1, 2, 3)  # a watch that broke is back before anybody misses it
-    settings.watching.server_timeout = 300  # a watch that silently stopped is renewed within minutes
+    settings.watching.inactivity_timeout = silence  # a connection may live on when nobody speaks on it any more
+    settings.watching.server_timeout = 300  # whatever else becomes of a watch, it doesn't last
     settings.watching.client_timeout = 330
+    settings.watching.chunk_size = PAGE  # or the fleet is in memory as a whole while it is listed
+    settings.queueing.idle_timeout = 0.5  # kopf has a task for each object that changed within this time
     return settings

@@ -6,6 +6,7 @@ again (Conflict), nothing (Gone, Refused), or trying later (Unavailable). Object
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
@@ -27,6 +28,8 @@ MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 FIELD_OWNER = "rackwright"
 REQUEST_SECONDS = 30.0
+SILENCE_SECONDS = 70.0
+"""After which a watch is begun anew: API servers send a bookmark each minute, however quiet the cluster is."""
 PAGE = 500
 """Objects per page of a listing."""
 
@@ -76,9 +79,8 @@ class Cluster:
 
     # --- our own kinds -----------------------------------------------------------------------------------------
 
-    async def list_all(self, plural: str) -> list[JSON]:
-        """Every object of one of our kinds, in all namespaces."""
-        found: list[JSON] = []
+    async def listed(self, plural: str) -> AsyncGenerator[JSON]:
+        """Yield every object of one of our kinds, in all namespaces; no more than a page of them is in memory."""
         following: str | None = None
         while True:
             page = await _asked(
@@ -87,10 +89,11 @@ class Cluster:
                     GROUP, VERSION, plural, limit=PAGE, _continue=following, _request_timeout=REQUEST_SECONDS
                 ),
             )
-            found += page["items"]
+            for item in page["items"]:
+                yield item
             following = page["metadata"].get("continue")
             if not following:
-                return found
+                return
 
     async def patch_status(self, plural: str, namespace: str, name: str, body: Body) -> JSON:
         """Merge-patch an object's status; returns the object. The body's resourceVersion guards it."""
@@ -193,19 +196,25 @@ class Cluster:
     async def secret_changes(self, namespace: str, name: str, *, seconds: int) -> AsyncGenerator[str | None]:
         """Yield one Secret's resourceVersion, the present one if it is there and each new one, for so many seconds.
 
-        None is yielded when it is deleted.
+        None is yielded when it is deleted. A watch that falls silent is Unavailable: there are bookmarks to be heard.
         """
         stream = watch.Watch(return_type="object").stream(
             self._watched.list_namespaced_secret,
             namespace,
             field_selector=f"metadata.name={name}",
             timeout_seconds=seconds,
+            allow_watch_bookmarks=True,
             _request_timeout=seconds + REQUEST_SECONDS,
         )
         try:
-            async for event in stream:
-                deleted = event["type"] == "DELETED"
-                yield None if deleted else str(event["raw_object"]["metadata"]["resourceVersion"])
+            while True:
+                async with asyncio.timeout(SILENCE_SECONDS):
+                    event = await anext(stream)
+                if event["type"] != "BOOKMARK":  # which has a resourceVersion that is no Secret's
+                    deleted = event["type"] == "DELETED"
+                    yield None if deleted else str(event["raw_object"]["metadata"]["resourceVersion"])
+        except StopAsyncIteration:
+            return
         except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _kind(f"watch the Secret {namespace}/{name}", error) from None
         finally:

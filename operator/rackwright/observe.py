@@ -165,6 +165,8 @@ class Observer:
                 agent=await self._agent(machine, operation, world.now),
                 first_boot=self._first_boot(machine, operation, world.now),
             )
+        else:
+            self._first_boots.pop(machine.uid, None)  # status has it
         if moved_by_hand(machine.spec):
             seen = replace(seen, power=assumed_power(machine.status, seen.agent))
         elif machine.spec.bmc is not None:

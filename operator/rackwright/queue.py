@@ -2,6 +2,9 @@
 
 A key that is woken while a worker has it is handed out once more afterwards, so no event is lost and none is seen
 twice. A timer is only ever brought forward: whoever wants an earlier look gets it.
+
+Keys that something has happened to go before those whose time has merely come: after a restart, an agent waits seconds
+for its report to be taken, and not until every BMC of a large fleet was asked.
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ class WorkQueue(Generic[Key]):
     """Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._queued: set[Key] = set()
+        self._ready: asyncio.PriorityQueue[tuple[bool, int, Key]] = asyncio.PriorityQueue()
+        self._queued: dict[Key, bool] = {}
+        """Whether each can wait, as in `_ready`; an entry there that says otherwise is void."""
         self._busy: set[Key] = set()
-        self._again: set[Key] = set()
+        self._again: dict[Key, bool] = {}
+        """Those of `_busy` that are to be handed out again, and whether each can wait."""
         self._due: dict[Key, float] = {}
         self._timers: list[tuple[float, int, Key]] = []
         self._sequence = 0
@@ -31,14 +36,19 @@ class WorkQueue(Generic[Key]):
     def __len__(self) -> int:
         return len(self._queued)
 
-    def wake(self, key: Key) -> None:
-        """Look at this key as soon as a worker is free."""
+    def wake(self, key: Key, *, can_wait: bool = False) -> None:
+        """Look at this key as soon as a worker is free, and at one that can wait when none is left that can't."""
         self._due.pop(key, None)
         if key in self._busy:
-            self._again.add(key)
-        elif key not in self._queued:
-            self._queued.add(key)
-            self._ready.put_nowait(key)
+            self._again[key] = can_wait and self._again.get(key, True)
+        elif key not in self._queued or (self._queued[key] and not can_wait):
+            self._queued[key] = can_wait
+            self._ready.put_nowait((can_wait, self._number(), key))
+
+    def rouse(self, key: Key) -> None:
+        """Look at this key if nobody would otherwise."""
+        if key not in self._due and key not in self._busy:
+            self.wake(key, can_wait=True)
 
     def wake_after(self, key: Key, seconds: float) -> None:
         """Look at this key then at the latest."""
@@ -49,8 +59,7 @@ class WorkQueue(Generic[Key]):
         if key in self._due and self._due[key] <= due:
             return
         self._due[key] = due
-        self._sequence += 1
-        heapq.heappush(self._timers, (due, self._sequence, key))
+        heapq.heappush(self._timers, (due, self._number(), key))
         if self._timers[0][2] == key:
             self._alarm.set()
 
@@ -60,17 +69,18 @@ class WorkQueue(Generic[Key]):
 
     async def get(self) -> Key:
         """The next key; nobody else gets it until `done`."""
-        key = await self._ready.get()
-        self._queued.discard(key)
-        self._busy.add(key)
-        return key
+        while True:
+            can_wait, _, key = await self._ready.get()
+            if self._queued.get(key) is can_wait:
+                del self._queued[key]
+                self._busy.add(key)
+                return key
 
     def done(self, key: Key) -> None:
         """The worker has finished with it."""
         self._busy.discard(key)
         if key in self._again:
-            self._again.discard(key)
-            self.wake(key)
+            self.wake(key, can_wait=self._again.pop(key))
 
     async def run_timers(self) -> None:
         """Wake keys when their time comes; runs until cancelled."""
@@ -80,10 +90,14 @@ class WorkQueue(Generic[Key]):
             while self._timers and self._timers[0][0] <= now:
                 due, _, key = heapq.heappop(self._timers)
                 if self._due.get(key) == due:
-                    self.wake(key)
+                    self.wake(key, can_wait=True)
             delay = self._timers[0][0] - now if self._timers else None
             try:
                 async with asyncio.timeout(delay):
                     await self._alarm.wait()
             except TimeoutError:
                 continue
+
+    def _number(self) -> int:
+        self._sequence += 1
+        return self._sequence

@@ -3,6 +3,17 @@
 A pass writes status at most once, and never acts before the intent is in status: if the decision announces something
 new, the pass writes it and ends, and the next one, which starts from what is observed again, acts. A crash anywhere
 is a pass that didn't happen.
+
+Each write has a reason, and a machine's way into the pool has seven:
+
+- the finalizer, before anything is done to a machine that somebody may delete meanwhile (`TakeHold`);
+- the attempt and its first step, before the BMC hears of it: a crash must not leave a boot that nobody asked for;
+- the HardwareInventory, before the agent is thanked, who never sends its report again (`KeepInventory`);
+- the next step with what the one before has brought, before the power goes: else a crash would boot it once more;
+- the end, and an Event for each phase that it came to.
+
+A deployment has two more steps, and the annotation that a backup keeps (`RecordEvidence`). How an attempt gets on
+within a step is no reason: it goes along with the next write, or has one of its own once it has been so for a while.
 """
 
 from __future__ import annotations
@@ -11,7 +22,7 @@ import logging
 import random
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
 from typing import Any
@@ -32,8 +43,20 @@ from rackwright.queue import WorkQueue
 CONFLICT_SECONDS = 0.2
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 60.0
+PROGRESS_SECONDS = 30.0
+"""How long progress within a step may go unrecorded: a boot into memory that takes less is never told of by itself."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """What status doesn't say yet."""
+
+    since: float
+    """By the monotonic clock."""
+    status: BareMetalMachineStatus
+    """As it would have been, had it been recorded then."""
 
 
 class Reconciler:
@@ -49,6 +72,7 @@ class Reconciler:
         executor: Executor,
         events: Events,
         may_act: Callable[[], bool],
+        progress_seconds: float = PROGRESS_SECONDS,
     ) -> None:
         self._cluster = cluster
         self._cache = cache
@@ -57,14 +81,19 @@ class Reconciler:
         self._executor = executor
         self._events = events
         self._may_act = may_act
+        self._progress_seconds = progress_seconds
+        self._progress: dict[str, _Progress] = {}
+        """What isn't recorded yet, by machine uid."""
         self._hurry: set[str] = set()
         self._failures: dict[Key, int] = {}
 
     # --- what wakes a machine ------------------------------------------------------------------------------------
 
-    def seen(self, item: Mapping[str, Any], *, deleted: bool = False) -> None:
-        """A watch or a listing brought a machine."""
+    def seen(self, item: Mapping[str, Any], *, deleted: bool = False, listed: bool = False) -> None:
+        """A watch or a listing brought a machine; one that was merely listed can wait for those that are heard of."""
         try:
+            if not deleted and self._cache.has(item["metadata"]):
+                return  # an echo of what was written, or a listing: most of what comes, and dear to read
             machine = Machine.read(item)
         except Exception as error:  # noqa: BLE001 (one record that can't be read must not stop the others)
             key = Key(item["metadata"]["namespace"], item["metadata"]["name"])
@@ -80,7 +109,7 @@ class Reconciler:
         if before is not None and affected and before.uid != machine.uid:
             self._forget(before)  # it was made anew under its name, and the news of its end may never come
         for key in affected:
-            self._queue.wake(key)
+            self._queue.wake(key, can_wait=listed)
 
     def gone(self, machine: Machine) -> None:
         """A machine's record has vanished; the news may come when another one has its name already."""
@@ -100,6 +129,7 @@ class Reconciler:
 
     def _forget(self, machine: Machine) -> None:
         self._hurry.discard(machine.uid)
+        self._progress.pop(machine.uid, None)
         self._observer.forget(machine)
 
     def hurry(self, uid: str) -> None:
@@ -194,8 +224,7 @@ class Reconciler:
             return 0.0
         if isinstance(decision.step, Action):
             return await self._act(machine, world, decision, decision.step)
-        await self._record(machine, decision)
-        return decision.look_again.total_seconds()
+        return await self._pause(machine, decision)
 
     async def _act(self, machine: Machine, world: World, decision: Decision, action: Action) -> float | None:
         _log.info("machine=%s step=%s reason=%s", machine.key, type(action).__name__, decision.reason)
@@ -207,8 +236,7 @@ class Reconciler:
             # Minutes, where a BMC was waited for: the pause before the next attempt is not to be over by then.
             world = replace(world, now=world.now + timedelta(seconds=int(monotonic() - begun)))
             decision = after_fault(world, outcome) if isinstance(outcome, Fault) else after_refusal(world)
-            await self._record(machine, decision)
-            return decision.look_again.total_seconds()
+            return await self._pause(machine, decision)
         if isinstance(action, LetGo):
             await self._events.let_go(machine, decision)
             return None  # the watch says what becomes of it, and may have said so before this answer came
@@ -216,9 +244,26 @@ class Reconciler:
             self.seen(outcome)
         return 0.0
 
+    async def _pause(self, machine: Machine, decision: Decision) -> float:
+        """Record what there is to be seen meanwhile; seconds until the next look.
+
+        Progress alone is recorded when it has been so for a while: most of it is superseded before anybody reads it.
+        """
+        again, before = decision.look_again.total_seconds(), machine.status
+        if decision.is_progress(before) and _wire(decision.status) != machine.raw_status:
+            progress = self._progress.setdefault(machine.uid, _Progress(monotonic(), decision.status))
+            if (left := progress.since + self._progress_seconds - monotonic()) > 0:
+                return min(again, left)
+        await self._record(machine, decision)
+        return again
+
     async def _record(self, machine: Machine, decision: Decision) -> None:
         """Write status if it differs, with the Events that tell of it."""
-        changes = _changes(machine.raw_status, _wire(decision.status))
+        progress = self._progress.pop(machine.uid, None)
+        status = decision.status
+        if progress is not None and progress.status.power is status.power is not machine.status.power:
+            status = status.model_copy(update={"powered_at": progress.status.powered_at})  # seen then, told now
+        changes = _changes(machine.raw_status, _wire(status))
         if not changes:
             return
         body = {"metadata": {"resourceVersion": str(machine.version), "uid": machine.uid}, "status": changes}

@@ -52,6 +52,7 @@ ARGUMENTS = (
     *("--bmc-timeout", "4"),
     *("--bmc-settle", "4"),
     *("--grace", "4"),
+    *("--show-progress-after", "1"),
 )
 AT_ONCE = 20
 """Rows that are told side by side."""

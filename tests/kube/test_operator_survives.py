@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -40,6 +41,8 @@ pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
 
 AWAY = 60.0
 """Seconds without an API server."""
+BUSY = 20.0
+"""Seconds that whatever should happen at once may take on a busy host."""
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f you@example.org"
 
 
@@ -229,6 +232,46 @@ def test_what_happens_while_a_watch_is_broken_is_seen_afterwards(
         pooled.change(allocation=None)
         pooled.reaches("Ready")
         assert wait_until(lambda: here.operator.probe("readyz"), PATIENCE)
+
+
+SILENCE = 5.0
+"""Seconds after which this operator doesn't believe in a silent watch, or lists what watches don't tell."""
+
+
+@pytest.mark.parametrize(
+    ("all_of_them", "bounded_by"),
+    [(False, "--watch-silence"), (True, "--resync")],
+    ids=["the watches that there are", "every watch"],
+)
+def test_what_happens_while_watches_stay_open_and_say_nothing_is_seen_in_time(
+    here: Site, pooled: Machine, bounded_by: str, *, all_of_them: bool
+) -> None:
+    never = ("--watch-silence", "3600", "--resync", "3600")
+    with (
+        started_with(here, *never, bounded_by, f"{SILENCE:.0f}"),
+        here.wire.silent(all_of_them=all_of_them),
+    ):
+        since = time.monotonic()
+        pooled.change(allocation={"owner": "team-search"})
+        pooled.reaches("Allocated")
+        assert elapsed(since) < SILENCE + BUSY
+    pooled.change(allocation=None)
+    pooled.reaches("Ready")
+
+
+@contextmanager
+def started_with(here: Site, *arguments: str) -> Iterator[None]:
+    """The operator was started with these arguments too, in this context."""
+    usual = here.operator.arguments
+    here.operator.end()
+    here.operator.arguments = (*usual, *arguments)
+    here.operator.start()
+    try:
+        yield
+    finally:
+        here.operator.end()
+        here.operator.arguments = usual
+        here.operator.start()
 
 
 @pytest.fixture(scope="module")

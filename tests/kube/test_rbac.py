@@ -53,12 +53,12 @@ MACHINES, IMAGES, INVENTORIES, EVENTS, LEASES = (
 )
 RIGHTS = {
     "ClusterRole/rackwright-operator": {
-        f"list {MACHINES}",  # Cluster.list_all, and kopf's watch begins with a listing
+        f"list {MACHINES}",  # Cluster.listed, and kopf's watch begins with a listing
         f"watch {MACHINES}",  # handlers.watch
         f"get {MACHINES}",  # Cluster.get: after a conflict
         f"patch {MACHINES}",  # Cluster.patch_metadata
         f"patch baremetalmachines/status.{GROUP}",  # Cluster.patch_status
-        f"list {IMAGES}",  # Cluster.list_all
+        f"list {IMAGES}",  # Cluster.listed
         f"watch {IMAGES}",  # handlers.watch
         f"get {INVENTORIES}",  # Cluster.get
         f"create {INVENTORIES}",  # Cluster.apply: the API server asks for both

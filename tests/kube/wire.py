@@ -10,6 +10,7 @@ import asyncio
 import base64
 import itertools
 import json
+import math
 import re
 import ssl
 from collections import Counter
@@ -77,6 +78,9 @@ class Wire:
         """What the next watches of machines begin with, as the `Status` objects that the API server sends."""
         self.watches = 0
         """How many watches of machines there were."""
+        self._begun = 0
+        self._silent = 0.0
+        """Watches begun up to this number, of any kind, say nothing more."""
         self._plane = plane
         self._metal = metal
         cluster = kubectl.config_of(plane.kubectl, str(plane.kubeconfig))["clusters"][0]["cluster"]
@@ -136,6 +140,18 @@ class Wire:
         finally:
             self._metal.do(self._listen_again())
 
+    @contextmanager
+    def silent(self, *, all_of_them: bool) -> Iterator[None]:
+        """Watches that are open in this context stay open, and say nothing more, ever.
+
+        With `all_of_them`, nor do those that begin in it.
+        """
+        self._silent = math.inf if all_of_them else self._begun
+        try:
+            yield
+        finally:
+            self._silent = min(self._silent, self._begun)
+
     # --- requests ----------------------------------------------------------------------------------------------------
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -165,6 +181,8 @@ class Wire:
     async def _watched(
         self, request: web.Request, there: aiohttp.ClientResponse, headers: Mapping[str, str]
     ) -> web.StreamResponse:
+        self._begun += 1
+        number = self._begun
         response = web.StreamResponse(status=there.status, headers=headers)
         await response.prepare(request)
         if request.path.endswith("/baremetalmachines"):
@@ -174,7 +192,8 @@ class Wire:
                 await response.write(json.dumps(error).encode() + b"\n")
                 return response
         async for chunk in there.content.iter_any():
-            await response.write(chunk)
+            if number > self._silent:
+                await response.write(chunk)
         return response
 
     async def _may_ask(self, write: _Write) -> bool:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.lifecycle.worlds import attempt, declared, installed, power_on, world
+from tests.unit.lifecycle.worlds import attempt, declared, installed, power_off, power_on, world
 
 from rackwright.api.machine import OperationName, Phase
 from rackwright.cache import Machine
@@ -95,3 +95,17 @@ async def test_a_restart_that_is_given_up_tells_why_and_not_that_the_machine_run
     assert cluster.notes == [
         "The attempt took longer than its timeout in spec. That was attempt 3 of 3.",
     ]
+
+
+async def test_a_machine_that_is_reserved_and_deployed_at_once_is_one_piece_of_news(cluster: Cluster) -> None:
+    declares = declared(owner="search", image="debian-12")
+    decision = decide(world(Phase.READY, declares, power_off()))
+    assert [transition.after for transition in decision.transitions] == [Phase.ALLOCATED, Phase.DEPLOYING]
+    await Events(cluster, "operator").tell(MACHINE, decision)  # type: ignore[arg-type]
+    assert cluster.notes == ["Allocated: Reserved for its owner. Deploying: A deployment is declared."]
+
+
+async def test_a_machine_that_is_only_reserved_says_so(cluster: Cluster) -> None:
+    decision = decide(world(Phase.READY, declared(owner="search"), power_off()))
+    await Events(cluster, "operator").tell(MACHINE, decision)  # type: ignore[arg-type]
+    assert cluster.notes == ["Allocated: Reserved for its owner."]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import Any
 
 from tests.unit.agent.world import MAC, UID, boot, identity
@@ -15,6 +16,7 @@ from rackwright.agent.tokens import Tokens
 from rackwright.api.machine import RescueEnvironment
 from rackwright.cache import Cache, Machine
 from rackwright.install.faults import Doing
+from rackwright.install.phone_home import PhoneHome
 from rackwright.lifecycle.world import Agent, CommandState, Policy
 from rackwright.observe import Observer
 
@@ -62,3 +64,24 @@ async def test_an_open_rescue_environment_says_where_and_how_to_log_in() -> None
 
     assert agent.command is CommandState.SUCCEEDED
     assert agent.rescue == RescueEnvironment(user="rescue", addresses=["2001:db8::7"], ssh_host_keys=[KEY])
+
+
+async def test_what_an_installed_system_reported_is_forgotten_once_status_has_it() -> None:
+    at_rest = Machine.read(
+        {
+            "metadata": {
+                "namespace": "rack-a",
+                "name": "node-07",
+                "uid": UID,
+                "resourceVersion": "2",
+                "finalizers": ["metal.rackwright.io/release"],
+            },
+            "spec": {"bootMACAddress": MAC, "bmc": {"address": "manual://"}},
+            "status": {"phase": "Deployed"},
+        }
+    )
+    here = observer(Sessions())
+    here._bmcs = SimpleNamespace(turn_to=lambda _machine: None)  # type: ignore[assignment]
+    here.reported(UID, PhoneHome("op-1", "10.0.0.7", "web-1", ()))
+    await here.world(at_rest, hurry=False)
+    assert not here._first_boots

@@ -98,6 +98,53 @@ async def test_waking_a_key_takes_its_timer_along(queue: WorkQueue[str]) -> None
     assert await is_idle(queue)
 
 
+async def test_what_can_wait_comes_after_what_has_happened(queue: WorkQueue[str]) -> None:
+    for key in ("a", "b", "c"):
+        queue.wake(key, can_wait=True)
+    queue.wake("d")
+    queue.wake("c")
+    queue.wake("c", can_wait=True)
+    queue.wake("a", can_wait=True)
+    assert [await taken(queue) for _ in range(4)] == ["d", "c", "a", "b"]
+    for key in "abcd":
+        queue.done(key)
+    assert await is_idle(queue)
+
+
+async def test_a_key_that_was_brought_forward_is_handed_out_once(queue: WorkQueue[str]) -> None:
+    queue.wake("a", can_wait=True)
+    queue.wake("a")
+    assert await taken(queue) == "a"
+    queue.done("a")
+    queue.wake("b", can_wait=True)
+    assert await taken(queue) == "b"
+    assert await is_idle(queue)
+
+
+async def test_what_happened_while_a_key_was_worked_on_cannot_wait(queue: WorkQueue[str]) -> None:
+    queue.wake("a")
+    assert await taken(queue) == "a"
+    queue.wake("b", can_wait=True)
+    queue.wake("a", can_wait=True)
+    queue.wake("a")
+    queue.wake("a", can_wait=True)
+    queue.done("a")
+    assert [await taken(queue) for _ in range(2)] == ["a", "b"]
+
+
+async def test_a_key_is_roused_only_if_nobody_would_look_at_it(queue: WorkQueue[str]) -> None:
+    queue.wake_after("timed", LATER)
+    queue.wake("ready")
+    queue.wake("busy")
+    assert [await taken(queue) for _ in range(2)] == ["ready", "busy"]
+    queue.done("ready")
+    for key in ("timed", "ready", "busy", "forgotten"):
+        queue.rouse(key)
+    assert [await taken(queue) for _ in range(2)] == ["ready", "forgotten"]
+    queue.done("busy")
+    assert await is_idle(queue)
+
+
 async def test_a_forgotten_key_is_not_woken_by_its_timer(queue: WorkQueue[str]) -> None:
     queue.wake_after("a", 0.02)
     queue.forget("a")

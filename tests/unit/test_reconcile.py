@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rackwright.api.machine import BareMetalMachineSpec, Power
+from rackwright.api.machine import BareMetalMachineSpec, HardwareSummary, Power
 from rackwright.cache import Cache, Key, Machine
 from rackwright.execute import NotNow
 from rackwright.kube import Conflict, Gone, Unavailable
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.differences import configuration
 from rackwright.lifecycle.steps import Action
-from rackwright.lifecycle.world import Agent, Blame, Fault, Seen, World
+from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Seen, World
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import Reconciler, _changes
 
@@ -79,6 +79,9 @@ class Rig:
     outcome: Fault | NotNow | Mapping[str, Any] | None = None
     trouble: Exception | None = None
     leads: bool = True
+    later: timedelta = timedelta()
+    bmc: str = "redfish+https://10.0.0.7"
+    progress_seconds: float = 0.0
     hurried: list[bool] = field(default_factory=list)
     cache: Cache = field(default_factory=Cache)
     queue: WorkQueue[Key] = field(default_factory=WorkQueue)
@@ -92,6 +95,7 @@ class Rig:
             executor=self,  # type: ignore[arg-type]
             events=self,  # type: ignore[arg-type]
             may_act=lambda: self.leads,
+            progress_seconds=self.progress_seconds,
         )
 
     def declare(self, **changes: Any) -> None:
@@ -105,7 +109,7 @@ class Rig:
             "finalizers": ["metal.rackwright.io/release"],
             **changes,
         }
-        spec = {"bootMACAddress": "52:54:00:00:00:07", "bmc": {"address": "redfish+https://10.0.0.7"}}
+        spec = {"bootMACAddress": "52:54:00:00:00:07", "bmc": {"address": self.bmc}}
         self.item = {"metadata": metadata, "spec": spec}
         self.reconciler.seen(self.item)
 
@@ -123,7 +127,7 @@ class Rig:
             generation=machine.generation,
             spec=machine.spec,
             status=machine.status,
-            now=NOW,
+            now=NOW + self.later,
             seen=self.seen,
             deleting=machine.deleting,
             held=machine.held,
@@ -192,6 +196,113 @@ async def test_a_pass_that_changes_nothing_writes_nothing(rig: Rig) -> None:
     assert rig.deeds == []
 
 
+# --- progress: what an attempt looks like within a step -----------------------------------------------------------
+
+
+class Clock:
+    """The monotonic clock, by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    it = Clock()
+    monkeypatch.setattr("rackwright.reconcile.monotonic", it)
+    return it
+
+
+async def booting(**rig: Any) -> Rig:
+    """A machine that was just switched on, and of which progress is shown after half a minute."""
+    it = Rig(progress_seconds=30.0, **rig)
+    it.declare()
+    for _ in range(2):
+        await it.turn()
+    assert it.deeds[-1] == "BootRamdisk"
+    it.deeds.clear()
+    it.seen = replace(it.seen, power=Power.ON)
+    return it
+
+
+async def test_progress_is_written_once_it_has_been_so_for_a_while(clock: Clock) -> None:
+    rig = await booting()
+    assert await rig.turn() == 15.0
+    clock.now += 20.0
+    assert await rig.turn() == 10.0
+    assert rig.deeds == []
+    clock.now += 10.0
+    assert await rig.turn() == 15.0
+    assert rig.deeds == ["write", "tell AwaitingAgent"]
+    clock.now += 60.0
+    assert await rig.turn() == 15.0
+    assert len(rig.deeds) == 2
+
+
+async def test_progress_goes_along_with_whatever_is_written_before(clock: Clock) -> None:
+    rig = await booting()
+    await rig.turn()
+    clock.now += 20.0
+    rig.later += timedelta(seconds=20)
+    rig.seen = replace(rig.seen, agent=Agent(heard_at=NOW, hardware=HardwareSummary(cpus=8), inspected=True))
+    assert await rig.turn() == 0.0
+    assert rig.deeds == ["write", "tell ShuttingDown"]
+    assert (rig.item["status"]["power"], rig.item["status"]["operation"]["step"]) == ("On", "ShutDown")
+    assert rig.item["status"]["poweredAt"] == f"{NOW:%FT%TZ}", "when it was seen, not when it was told"
+
+
+async def test_what_passed_within_the_while_is_never_told(clock: Clock) -> None:
+    rig = await booting()
+    clock.now += 30.0
+    await rig.turn()
+    clock.now += 30.0
+    await rig.turn()
+    rig.deeds.clear()
+    unclear = Agent(heard_at=NOW, command=CommandState.UNKNOWN)
+    for agent in (unclear, None, unclear, None):
+        rig.seen = replace(rig.seen, agent=agent)
+        await rig.turn()
+        clock.now += 20.0
+    assert rig.deeds == []
+
+
+async def test_a_condition_that_turned_is_no_mere_progress(clock: Clock) -> None:  # noqa: ARG001 (it stands still)
+    rig = await booting()
+    rig.seen = Seen(bmc_fault=Fault(Blame.BMC, "BMCUnreachable", "The BMC is silent."))
+    await rig.turn()
+    assert rig.deeds[0] == "write"
+    assert ("BMCReachable", "False") in [(c["type"], c["status"]) for c in rig.item["status"]["conditions"]]
+
+
+async def test_a_spec_that_changed_is_taken_note_of_at_once(clock: Clock) -> None:  # noqa: ARG001 (it stands still)
+    rig = await booting()
+    rig.item = merged(rig.item, {"metadata": {"resourceVersion": "9", "generation": 2}})
+    rig.reconciler.seen(rig.item)
+    await rig.turn()
+    assert rig.deeds[0] == "write"
+    assert rig.item["status"]["observedGeneration"] == 2
+
+
+async def test_whoever_has_to_do_something_is_told_at_once(clock: Clock) -> None:  # noqa: ARG001 (it stands still)
+    rig = await booting(bmc="manual://")
+    await rig.turn()
+    assert rig.deeds == ["write", "tell AwaitingStartFromNetwork"]
+
+
+async def test_nothing_is_remembered_of_a_machine_that_is_gone(clock: Clock) -> None:  # noqa: ARG001 (it stands still)
+    rig = await booting()
+    await rig.turn()
+    assert rig.reconciler._progress
+    rig.reconciler.gone(present(rig))
+    assert not rig.reconciler._progress
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------------------
+
+
 async def test_a_fault_of_an_action_is_written_with_the_next_attempts_time(rig: Rig) -> None:
     await rig.turn()
     rig.outcome = Fault(Blame.BMC, "BMCUnreachable", "The BMC is silent.")
@@ -235,6 +346,16 @@ async def test_an_agent_that_takes_no_command_is_left_in_peace_for_a_while(rig: 
     assert rig.deeds == ["WriteImage", "write", "tell AgentUnclear"]
     assert await rig.turn() == 15.0
     assert rig.deeds[3:] == ["WriteImage"]
+
+
+async def test_a_machine_that_is_heard_of_goes_before_those_that_were_listed(rig: Rig) -> None:
+    for number in range(3):
+        metadata = {"name": f"listed-{number}", "uid": f"listed-{number}"}
+        rig.reconciler.seen(merged(rig.item, {"metadata": metadata, "spec": {"bootMACAddress": None}}), listed=True)
+    await rig.queue.get()
+    rig.queue.done(KEY)
+    rig.reconciler.wake("listed-2")
+    assert [(await rig.queue.get()).name for _ in range(3)] == ["listed-2", "listed-0", "listed-1"]
 
 
 async def test_an_image_that_changed_hurries_who_failed_for_its_sake(rig: Rig) -> None:
@@ -367,6 +488,12 @@ async def test_passes_that_fail_one_after_the_other_come_ever_later(rig: Rig) ->
     rig.trouble = None
     await rig.reconciler._guarded(KEY)
     assert rig.reconciler._later(KEY) <= 1.2
+
+
+def test_what_is_known_already_is_not_read_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    rig.reconciler.seen({**rig.item, "spec": {"commissioning": {"timeout": "soon"}}})
+    assert rig.cache.get(KEY) is not None
+    assert not caplog.text
 
 
 def test_an_unreadable_machine_is_left_alone_and_said_so(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,15 @@ from rackwright.lifecycle.conditions import conditions
 from rackwright.lifecycle.differences import differences
 from rackwright.lifecycle.guards import closed_gates, retry_ahead
 from rackwright.lifecycle.operations import announced, failed, limits, recorded
-from rackwright.lifecycle.reasons import FORCE_DELETION, LEAVE_FAILED, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, sentence
+from rackwright.lifecycle.reasons import (
+    FOR_SOMEBODY,
+    FORCE_DELETION,
+    LEAVE_FAILED,
+    THE_BMC_FAULT,
+    THE_FAULT,
+    THE_OBSTACLE,
+    sentence,
+)
 from rackwright.lifecycle.steps import Action, Begin, Fail, Hold, Pause, Record, RecordEvidence, Rest, Wait
 from rackwright.lifecycle.table import TABLE, Row, Then, applies
 from rackwright.lifecycle.world import CommandState, Fault, World
@@ -52,6 +60,20 @@ class Decision:
     def announces(self, before: BareMetalMachineStatus) -> bool:
         """Whether status must be recorded before the step: it says what is meant to be done, not only what was seen."""
         return _intent(self.status) != _intent(before)
+
+    def is_progress(self, before: BareMetalMachineStatus) -> bool:
+        """Whether it tells no more than how an attempt gets on within its step, which nobody has to act upon.
+
+        What an operator or a person goes by is more than that: a new intent, a condition that turned, a spec that was
+        taken note of, a call upon somebody.
+        """
+        return (
+            isinstance(self.step, Wait)
+            and self.reason not in FOR_SOMEBODY
+            and not self.announces(before)
+            and self.status.observed_generation == before.observed_generation
+            and _verdicts(self.status) == _verdicts(before)
+        )
 
 
 def matching_row(world: World) -> Row:
@@ -113,6 +135,11 @@ def _intent(status: BareMetalMachineStatus) -> BareMetalMachineStatus:
     operation = status.operation.model_copy(update={"message": ""}) if status.operation else None
     blank: dict[str, object] = {"conditions": [], "power": Power.UNKNOWN, "powered_at": None, "observed_generation": 0}
     return status.model_copy(update={**blank, "operation": operation})
+
+
+def _verdicts(status: BareMetalMachineStatus) -> dict[str, str]:
+    """How each condition stands, whatever it says of why."""
+    return {condition.type: condition.status for condition in status.conditions}
 
 
 def _after(world: World, status: BareMetalMachineStatus, row: Row) -> World:

@@ -20,6 +20,11 @@ LEAVE_FAILED = "Set spec.commissioning.trigger to a new value to try again."
 
 FORCE_DELETION = 'To let go of the record without a release, annotate it with metal.rackwright.io/force-delete: "true".'
 
+FOR_SOMEBODY = frozenset(
+    {"AwaitingStartFromNetwork", "AwaitingStartFromDisk", "ReadinessGatesClosed", "ReinstallNeeded"}
+)
+"""Reasons that wait for somebody though nothing is wrong and nothing has stalled."""
+
 SENTENCES = {
     "LetGo": "Deleted and let go of; a finalizer of somebody else still keeps the record.",
     "DeletionForced": "Deleted by force: nothing was released, what is on its disks stays there.",

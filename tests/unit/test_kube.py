@@ -1,0 +1,104 @@
+"""What the API server says on a watch, what it is taken for when it says nothing more, and how a fleet is listed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from rackwright import kube
+from rackwright.kube import Cluster, Unavailable, connected
+
+HOST = "127.0.0.1"
+
+
+class ApiServer:
+    """Tells of one Secret as a test says, and then leaves the connection open; lists machines by the page."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        """Each the type of an event and a resourceVersion."""
+        self.pages: list[list[str]] = []
+        """Names of machines."""
+        self.asked: list[dict[str, str]] = []
+        self.closing = asyncio.Event()
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        """The watch."""
+        self.asked.append(dict(request.query))
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for kind, version in self.lines:
+            event = {"type": kind, "object": {"metadata": {"name": "bmc", "resourceVersion": version}}}
+            await response.write(json.dumps(event).encode() + b"\n")
+        await self.closing.wait()
+        return response
+
+    async def machines(self, request: web.Request) -> web.Response:
+        """One page of machines."""
+        self.asked.append(dict(request.query))
+        page = int(request.query.get("continue", "0"))
+        following = {"continue": f"{page + 1}"} if page + 1 < len(self.pages) else {}
+        items = [{"metadata": {"name": name}} for name in self.pages[page]]
+        return web.json_response({"metadata": following, "items": items})
+
+
+@pytest.fixture
+async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
+    it = ApiServer()
+    app = web.Application()
+    app.router.add_get("/api/v1/namespaces/rack-a/secrets", it.watch)
+    app.router.add_get("/apis/metal.rackwright.io/v1alpha1/baremetalmachines", it.machines)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, 0).start()
+    kubeconfig = tmp_path / "kubeconfig"
+    context = {"name": "-", "context": {"cluster": "-", "user": "-"}}
+    cluster = {"name": "-", "cluster": {"server": f"http://{HOST}:{runner.addresses[0][1]}"}}
+    known = {"clusters": [cluster], "users": [{"name": "-", "user": {"token": "-"}}], "contexts": [context]}
+    kubeconfig.write_text(json.dumps({"current-context": "-", **known}))
+    monkeypatch.setattr("kubernetes.aio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    yield it
+    it.closing.set()
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def cluster(server: ApiServer) -> AsyncIterator[Cluster]:  # noqa: ARG001 (it is the one)
+    async with connected() as it:
+        yield it
+
+
+async def test_a_watch_that_stays_open_and_says_nothing_is_given_up(
+    server: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kube, "SILENCE_SECONDS", 0.2)
+    server.lines = [("ADDED", "1")]
+    async with asyncio.timeout(10), aclosing(cluster.secret_changes("rack-a", "bmc", seconds=600)) as watched:
+        assert await anext(watched) == "1"
+        with pytest.raises(Unavailable):
+            await anext(watched)
+
+
+async def test_a_bookmark_is_no_change_of_a_secret(server: ApiServer, cluster: Cluster) -> None:
+    server.lines = [("ADDED", "1"), ("BOOKMARK", "7"), ("MODIFIED", "8"), ("DELETED", "9")]
+    async with asyncio.timeout(10), aclosing(cluster.secret_changes("rack-a", "bmc", seconds=600)) as watched:
+        assert [await anext(watched) for _ in range(3)] == ["1", "8", None]
+    assert [asked["allowWatchBookmarks"] for asked in server.asked] == ["true"]
+
+
+async def test_a_fleet_is_listed_by_the_page_and_looked_at_before_the_next_one_is_asked_for(
+    server: ApiServer, cluster: Cluster
+) -> None:
+    server.pages = [["node-1", "node-2"], ["node-3"]]
+    async with asyncio.timeout(10), aclosing(cluster.listed("baremetalmachines")) as machines:
+        assert [(await anext(machines))["metadata"]["name"] for _ in range(2)] == ["node-1", "node-2"]
+        assert len(server.asked) == 1
+        assert [item["metadata"]["name"] async for item in machines] == ["node-3"]
+    assert [asked.get("continue") for asked in server.asked] == [None, "1"]
