@@ -162,7 +162,9 @@ BAD_MACHINES = {
     "a simulated machine with a chance beyond certainty": Bad(
         {"bmc": {"address": "simulated://slow?fail=2"}}, "spec.bmc.address", "go from 0 to 1"
     ),
-    "a simulated machine with a path": Bad({"bmc": {"address": "simulated://fast/7"}}, "spec.bmc.address", "must be simulated"),
+    "a simulated machine with a path": Bad(
+        {"bmc": {"address": "simulated://fast/7"}}, "spec.bmc.address", "must be simulated"
+    ),
     "a readiness gate without a domain": Bad(
         {"readinessGates": [{"conditionType": "Ready"}]}, "conditionType", "with its domain, like example.org/BurnIn"
     ),

@@ -1,7 +1,7 @@
 """Simulated machines against a real API server: everything above the wire is the operator's own.
 
-They show that the operator is whole and how it scales. What a BMC, firmware or an agent really does is told by the other
-tests here, with the metal scripted at the wire, and by those in tests/rack.
+They show that the operator is whole. What a BMC, firmware or an agent really does is told by the other tests here, with
+the metal scripted at the wire, and by those in tests/rack.
 """
 
 from __future__ import annotations

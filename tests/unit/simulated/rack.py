@@ -149,9 +149,7 @@ class Rack:
         """Wait until machines rest in this phase, all of them unless some are named."""
         chosen = names or tuple(self.records)
         await self.until(
-            lambda: all(
-                self.status(n).get("phase") == phase and "operation" not in self.status(n) for n in chosen
-            ),
+            lambda: all(self.status(n).get("phase") == phase and "operation" not in self.status(n) for n in chosen),
             seconds,
         )
 
@@ -212,4 +210,3 @@ class Rack:
             self.operator._machine(record, deleted=gone)
         self._changed.set()
         return record
-
