@@ -6,6 +6,9 @@ the boot's token, held by whoever looked up first, decides. A report of any othe
 most creates a record that nobody trusts. The README beside this file says what the agent does about each answer.
 
 A refusal is `{"error_message": {"faultstring": SENTENCE}}`, which the agent writes to its own log.
+
+What is answered is decided in `look_up`, `hear` and `take_inspection`, which know of no connection: simulated machines,
+which have none, ask them as well.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NoReturn, assert_never
@@ -92,8 +95,12 @@ class AgentAPI:
 
         IPA looks up again before it writes an image, for the machine's data alone, and waits ten minutes for a 200.
         """
-        peer = _peer(request)
-        boot = self._boots.by_mac(_macs(request.query.get("addresses", "").split(",")))
+        found = self.look_up(_peer(request), request.query.get("addresses", "").split(","))
+        return web.json_response(found, headers={"Cache-Control": "no-store"})
+
+    def look_up(self, peer: Address, addresses: Sequence[object]) -> dict[str, Any]:
+        """The answer to a lookup with these MAC addresses; a `Refusal` where there is none."""
+        boot = self._boots.by_mac(_macs(addresses))
         if boot is None:
             _refuse(HTTPStatus.NOT_FOUND, "No machine with these MAC addresses is being booted into the ramdisk.")
         bound = self._sessions.address(boot.machine_uid, boot.operation_id)
@@ -105,28 +112,28 @@ class AgentAPI:
         else:
             token = self._tokens.for_agent(boot.machine_uid, boot.operation_id)
             self._sessions.bind(boot, peer)
-        return web.json_response(
-            {
-                "node": {
-                    "uuid": boot.machine_uid,
-                    "properties": {"root_device": dict(boot.root_device)} if boot.root_device else {},
-                    "instance_info": {},
-                    "driver_internal_info": {},
-                },
-                "config": {
-                    "heartbeat_timeout": HEARTBEAT_TIMEOUT,
-                    "agent_token": token,
-                    "agent_token_required": True,
-                },
+        return {
+            "node": {
+                "uuid": boot.machine_uid,
+                "properties": {"root_device": dict(boot.root_device)} if boot.root_device else {},
+                "instance_info": {},
+                "driver_internal_info": {},
             },
-            headers={"Cache-Control": "no-store"},
-        )
+            "config": {
+                "heartbeat_timeout": HEARTBEAT_TIMEOUT,
+                "agent_token": token,
+                "agent_token_required": True,
+            },
+        }
 
     async def heartbeat(self, request: web.Request) -> web.Response:
         """Hear that an agent lives and where it takes commands; 202."""
         peer = _peer(request)
-        uid = request.match_info["uid"]
-        beat = _object(await _body(request, HEARTBEAT_BYTES))
+        self.hear(peer, request.match_info["uid"], _object(await _body(request, HEARTBEAT_BYTES)))
+        return web.Response(status=HTTPStatus.ACCEPTED)
+
+    def hear(self, peer: Address, uid: str, beat: Mapping[str, Any]) -> None:
+        """Take in a heartbeat; a `Refusal` of one that isn't this boot's agent's."""
         boot = self._boots.by_uid(uid)
         if boot is None:
             _refuse(HTTPStatus.NOT_FOUND, "This machine is not being booted into the ramdisk.")
@@ -141,7 +148,7 @@ class AgentAPI:
             version=_line(beat.get("agent_version")),
         )
         if self._sessions.is_late(uid, session):
-            return web.Response(status=HTTPStatus.ACCEPTED)
+            return
         before = self._sessions.current(uid, boot.operation_id)
         bound = self._sessions.address(uid, boot.operation_id)
         if bound not in {None, peer} or (before and _identity(before) != _identity(session)):
@@ -152,12 +159,15 @@ class AgentAPI:
         if before is None:
             _log.info("%s: agent %s at %s", _title(boot), session.version or "of unknown version", session.callback_url)
         self._wake(uid)
-        return web.Response(status=HTTPStatus.ACCEPTED)
 
     async def continue_inspection(self, request: web.Request) -> web.Response:
         """Take an agent's report on its hardware; 202 and the machine's uid once the report is safe."""
-        peer = _peer(request)
-        report = await self._report(request, peer)
+        uid = await self.take_inspection(_peer(request), lambda: _body(request, REPORT_BYTES))
+        return web.json_response({"uuid": uid}, status=HTTPStatus.ACCEPTED)
+
+    async def take_inspection(self, peer: Address, read: Callable[[], Awaitable[bytes]]) -> str:
+        """Take in a report, read when it is its turn; the machine's uid once it is safe, or a `Refusal`."""
+        report = await self._report(peer, read)
         macs = _reported_macs(report)
         boot = self._boots.by_mac(macs)
         if boot is None:
@@ -178,13 +188,13 @@ class AgentAPI:
         if not await self._safe(boot.machine_uid):
             _log.warning("%s: inspection could not be recorded yet, the agent is to send it again", _title(boot))
             _refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The inspection could not be recorded yet: send it again.")
-        return web.json_response({"uuid": boot.machine_uid}, status=HTTPStatus.ACCEPTED)
+        return boot.machine_uid
 
-    async def _report(self, request: web.Request, peer: Address) -> dict[str, Any]:
-        """The report in a request, read when it is its turn."""
+    async def _report(self, peer: Address, read: Callable[[], Awaitable[bytes]]) -> dict[str, Any]:
+        """The report in a body, read when it is its turn."""
         try:
             async with self._intake.turn(peer):
-                report = await self._intake.parsed(await _body(request, REPORT_BYTES))
+                report = await self._intake.parsed(await read())
         except Full:
             _refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Too many reports arrive at once: send it again.")
         except Overloaded:
@@ -193,8 +203,8 @@ class AgentAPI:
             _refuse(HTTPStatus.BAD_REQUEST, "The body isn't JSON.")
         return _mapping(report)
 
-    async def _introduction(self, report: Mapping[str, Any]) -> web.Response:
-        """A machine that isn't being booted; 202 and its uid once it is enlisted."""
+    async def _introduction(self, report: Mapping[str, Any]) -> str:
+        """A machine that isn't being booted; its uid once it is enlisted."""
         introduction: Introduction
         try:
             async with asyncio.timeout(self._persist_seconds):
@@ -203,11 +213,11 @@ class AgentAPI:
             introduction = NotYet("The machine could not be enlisted in time: send the report again.")
         match introduction:
             case Enlisted(uid):
-                return web.json_response({"uuid": uid}, status=HTTPStatus.ACCEPTED)
+                return uid
             case TurnedAway(sentence):
-                raise _Refusal(HTTPStatus.NOT_FOUND, sentence)
+                raise Refusal(HTTPStatus.NOT_FOUND, sentence)
             case NotYet(sentence):
-                raise _Refusal(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
+                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, sentence)
             case _ as never:
                 assert_never(never)
 
@@ -224,10 +234,10 @@ class AgentAPI:
 
 def _refuse(status: HTTPStatus, sentence: str) -> NoReturn:
     """Answer an agent with a refusal in Ironic's form."""
-    raise _Refusal(status, sentence)
+    raise Refusal(status, sentence)
 
 
-class _Refusal(web.HTTPException):
+class Refusal(web.HTTPException):
     """An answer that is no 2xx, with the sentence that IPA logs."""
 
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
@@ -264,7 +274,7 @@ def _mapping(value: object) -> dict[str, Any]:
     return value
 
 
-def _macs(candidates: list[Any]) -> tuple[str, ...]:
+def _macs(candidates: Sequence[object]) -> tuple[str, ...]:
     """Those candidates that are MAC addresses; an InfiniBand card's longer one isn't."""
     found = (canonical_mac(candidate) for candidate in candidates if isinstance(candidate, str))
     return tuple(dict.fromkeys(mac for mac in found if mac))

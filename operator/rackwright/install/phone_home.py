@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import AsyncIterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -77,35 +78,58 @@ class FirstBoots(Protocol):
         """
 
 
-def route(first_boots: FirstBoots, *, limit: float = RECORD_SECONDS) -> web.RouteDef:
-    """The route for an aiohttp application.
+class Answer(NamedTuple):
+    """What a system that phones home is told."""
 
-    It answers 200 for a report that is recorded, 400 for a form that makes no sense, 403 for a wrong or old token,
-    404 for a machine that nothing is expected from, 503 for a report that isn't recorded within `limit` seconds.
-    """
+    status: HTTPStatus
+    text: str
+
+
+def route(first_boots: FirstBoots, *, limit: float = RECORD_SECONDS) -> web.RouteDef:
+    """The route for an aiohttp application; what it answers is `answer`'s."""
 
     async def phone_home(request: web.Request) -> web.Response:
-        uid = request.match_info["uid"]
-        operation_id = first_boots.expected(uid)
-        if operation_id is None:
-            return _answer(HTTPStatus.NOT_FOUND, "no system is expected to report for this machine")
-        if not first_boots.admits(uid, operation_id, request.query.get("token", "")):
-            _log.warning("A system at %s phoned home for machine %s with a wrong or old token.", request.remote, uid)
-            return _answer(HTTPStatus.FORBIDDEN, "the token is not this installation's")
-        form = await _form(request)
-        report = None if form is None else _report(form, operation_id, _address(request.remote))
-        if report is None:
-            _log.warning("The system at %s phoned home for machine %s with an unreadable form.", request.remote, uid)
-            return _answer(HTTPStatus.BAD_REQUEST, "the form is not what cloud-init's phone_home posts")
-        if await _recorded(first_boots, uid, report, limit):
-            return _answer(HTTPStatus.OK, "recorded")
-        return _answer(HTTPStatus.SERVICE_UNAVAILABLE, "not recorded yet, call again")
+        told = await answer(
+            first_boots,
+            request.match_info["uid"],
+            request.query.get("token", ""),
+            request.content.iter_any(),
+            request.remote,
+            limit=limit,
+        )
+        return web.Response(status=told.status, text=f"{told.text}\n")
 
     return web.post(PATH, phone_home)
 
 
-def _answer(status: HTTPStatus, text: str) -> web.Response:
-    return web.Response(status=status, text=f"{text}\n")
+async def answer(
+    first_boots: FirstBoots,
+    uid: str,
+    token: str,
+    body: AsyncIterable[bytes],
+    remote: str | None,
+    *,
+    limit: float = RECORD_SECONDS,
+) -> Answer:
+    """What a system is told that posts a form, whatever connects it to us; simulated ones have no connection.
+
+    200 for a report that is recorded, 400 for a form that makes no sense, 403 for a wrong or old token, 404 for a
+    machine that nothing is expected from, 503 for a report that isn't recorded within `limit` seconds.
+    """
+    operation_id = first_boots.expected(uid)
+    if operation_id is None:
+        return Answer(HTTPStatus.NOT_FOUND, "no system is expected to report for this machine")
+    if not first_boots.admits(uid, operation_id, token):
+        _log.warning("A system at %s phoned home for machine %s with a wrong or old token.", remote, uid)
+        return Answer(HTTPStatus.FORBIDDEN, "the token is not this installation's")
+    form = await _form(body)
+    report = None if form is None else _report(form, operation_id, _address(remote))
+    if report is None:
+        _log.warning("The system at %s phoned home for machine %s with an unreadable form.", remote, uid)
+        return Answer(HTTPStatus.BAD_REQUEST, "the form is not what cloud-init's phone_home posts")
+    if await _recorded(first_boots, uid, report, limit):
+        return Answer(HTTPStatus.OK, "recorded")
+    return Answer(HTTPStatus.SERVICE_UNAVAILABLE, "not recorded yet, call again")
 
 
 async def _recorded(first_boots: FirstBoots, uid: str, report: PhoneHome, limit: float) -> bool:
@@ -119,9 +143,9 @@ async def _recorded(first_boots: FirstBoots, uid: str, report: PhoneHome, limit:
     return False
 
 
-async def _form(request: web.Request) -> dict[str, str] | None:
+async def _form(chunks: AsyncIterable[bytes]) -> dict[str, str] | None:
     body = bytearray()
-    async for chunk in request.content.iter_any():
+    async for chunk in chunks:
         body += chunk
         if len(body) > MAX_BODY:
             return None

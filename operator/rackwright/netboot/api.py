@@ -43,20 +43,20 @@ class BootScripts:
         if mac is None:
             raise web.HTTPBadRequest(text="mac must be a MAC address like 52-54-00-00-00-07.\n")
         asked = request.query.get("asked", "0")
-        decision = decide(
-            mac,
-            self._boots,
-            self._strangers,
-            ready=self._unready() is None,
-            asked=int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= 4 else 0,  # noqa: PLR2004
-        )
+        times = int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= 4 else 0  # noqa: PLR2004
+        decision = self.decide(mac, request.remote, asked=times)
+        return web.Response(text=script(decision, self._settings), headers={"Cache-Control": "no-store"})
+
+    def decide(self, mac: str, peer: str | None, *, asked: int = 0) -> Decision:
+        """What the machine with this canonical MAC address boots, having `asked` so often; it is taken to do so."""
+        decision = decide(mac, self._boots, self._strangers, ready=self._unready() is None, asked=asked)
         match decision:
             case Introduce(mac):
                 self._strangers.invited(mac)
             case LocalDisk(Why.ENLISTMENT_FULL):
                 self._strangers.turned_away()
-        _log.info("Boot script for %s at %s: %s", mac, request.remote, _summary(decision))
-        return web.Response(text=script(decision, self._settings), headers={"Cache-Control": "no-store"})
+        _log.info("Boot script for %s at %s: %s", mac, peer, _summary(decision))
+        return decision
 
 
 def _summary(decision: Decision) -> str:
