@@ -1,0 +1,202 @@
+"""Thousands of machines at once, as a GitOps tool declares them: created, changed, and watched by one program.
+
+kubectl starts anew for each call, which would be most of what is measured. This keeps its connections, and knows of
+every machine what the API server told last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubernetes.aio import client, config, watch
+
+from lab.controlplane import ControlPlane, Requests
+from lab.errors import Unfit
+from lab.installation import MACHINES
+
+GROUP, VERSION, PLURAL = "metal.rackwright.io", "v1alpha1", "baremetalmachines"
+AT_ONCE = 32
+"""Requests under way."""
+JSON = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Known:
+    """What matters of a machine's newest record."""
+
+    phase: str
+    power: str
+    rests: bool
+    """Nothing is under way, and status answers spec as it was last declared."""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], declared: int) -> Known:
+        """From the API server's JSON, and the generation of spec that was declared last."""
+        status, generation = record.get("status", {}), record["metadata"]["generation"]
+        rests = "operation" not in status and status.get("observedGeneration") == generation >= declared
+        return cls(status.get("phase", ""), status.get("power", ""), rests)
+
+
+@dataclass
+class Fleet:
+    """The machines of one namespace."""
+
+    custom: client.CustomObjectsApi
+    machines: dict[str, Known] = field(default_factory=dict)
+    asked: Counter[Requests] = field(default_factory=Counter)
+    """What this program asked of the API server, to be taken off what it counted."""
+    resting: Counter[str] = field(default_factory=Counter)
+    """How many rest, by phase."""
+    _declared: dict[str, int] = field(default_factory=dict)
+    """The generation of each machine's spec after its last change."""
+    _news: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, plane: ControlPlane) -> AsyncIterator[Fleet]:
+        """As the administrator; watched until the end."""
+        settings = client.Configuration()
+        await config.load_kube_config(str(plane.kubeconfig), client_configuration=settings)
+        settings.client_side_validation = False
+        settings.connection_pool_maxsize = AT_ONCE + 4
+        async with client.ApiClient(settings) as api:
+            fleet = cls(client.CustomObjectsApi(api))
+            watching = asyncio.create_task(fleet._watch())
+            try:
+                yield fleet
+            finally:
+                watching.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watching
+
+    async def _watch(self) -> None:
+        version = "0"
+        while True:
+            told = watch.Watch(return_type="object")
+            try:
+                async for event in told.stream(
+                    self.custom.list_namespaced_custom_object, GROUP, VERSION, MACHINES, PLURAL,
+                    resource_version=version, allow_watch_bookmarks=True, timeout_seconds=3600,
+                ):  # fmt: skip
+                    record = event["raw_object"]
+                    version = record["metadata"]["resourceVersion"]
+                    if event["type"] in ("ADDED", "MODIFIED"):
+                        await self._take(record)
+            finally:
+                await told.close()
+
+    async def _take(self, record: Mapping[str, Any]) -> None:
+        name = record["metadata"]["name"]
+        self._put(name, Known.of(record, self._declared.get(name, 0)))
+        async with self._news:
+            self._news.notify_all()
+
+    def _put(self, name: str, now: Known) -> None:
+        before = self.machines.get(name)
+        if before is not None and before.rests:
+            self.resting[before.phase] -= 1
+        self.machines[name] = now
+        self.resting[now.phase] += now.rests
+
+    # --- what is declared -------------------------------------------------------------------------------------------
+
+    async def create(self, specs: Mapping[str, JSON]) -> None:
+        """Declare machines."""
+
+        async def one(name: str) -> None:
+            metadata = {"name": name, "namespace": MACHINES}
+            body = {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "BareMetalMachine",
+                "metadata": metadata,
+                "spec": specs[name],
+            }
+            await self.custom.create_namespaced_custom_object(GROUP, VERSION, MACHINES, PLURAL, body)
+            self.asked[Requests("POST", GROUP, PLURAL, "")] += 1
+
+        await _side_by_side(one, list(specs))
+
+    async def change(self, names: Sequence[str], spec: JSON) -> None:
+        """Merge the same into the spec of each."""
+
+        async def one(name: str) -> None:
+            record = await self.custom.patch_namespaced_custom_object(
+                GROUP, VERSION, MACHINES, PLURAL, name, {"spec": spec}, _content_type="application/merge-patch+json"
+            )
+            self._declared[name] = record["metadata"]["generation"]
+            if self.machines[name].rests:
+                self._put(name, Known.of(record, self._declared[name]))  # what was known is out of date
+            self.asked[Requests("PATCH", GROUP, PLURAL, "")] += 1
+
+        await _side_by_side(one, names)
+
+    # --- what becomes of it -----------------------------------------------------------------------------------------
+
+    async def until(self, holds: Callable[[], bool], seconds: float, say: Callable[[str], None]) -> float:
+        """Wait until that is so of what is known; when it became so, by the monotonic clock."""
+        said = 0.0
+        async with self._news:
+            try:
+                async with asyncio.timeout(seconds):
+                    while not holds():
+                        if (now := time.monotonic()) > said + 1:
+                            say(str(self))
+                            said = now
+                        await self._news.wait()
+            except TimeoutError:
+                raise Unfit(
+                    f"After {seconds:.0f} s: {self}", "see the operator's log; measure fewer machines"
+                ) from None
+        return time.monotonic()
+
+    def rest(self, names: Collection[str], phase: str) -> int:
+        """How many of these rest in that phase."""
+        return sum(known.rests and known.phase == phase for name in names if (known := self.machines.get(name)))
+
+    def __str__(self) -> str:
+        counted = Counter(known.phase or "declared" for known in self.machines.values())
+        return ", ".join(f"{phase} {count}" for phase, count in sorted(counted.items())) or "none declared"
+
+
+async def _side_by_side(one: Callable[[str], Any], names: Sequence[str]) -> None:
+    left = iter(names)
+
+    async def some() -> None:
+        for name in left:
+            await one(name)
+
+    async with asyncio.TaskGroup() as workers:
+        for _ in range(AT_ONCE):
+            workers.create_task(some())
+
+
+def specs(count: int, address: str, *, kind: str = "m") -> dict[str, JSON]:
+    """So many machines with that BMC address, by name."""
+    digit = {"m": 0, "h": 1}[kind]
+    return {
+        f"{kind}-{number:05}": {
+            "bootMACAddress": f"52:54:{digit:02x}:" + ":".join(f"{byte:02x}" for byte in number.to_bytes(3, "big")),
+            "bmc": {"address": address},
+        }
+        for number in range(count)
+    }
+
+
+def image() -> str:
+    """The manifest of an image that simulated machines take."""
+    spec = {"url": "http://192.0.2.1/simulated.raw", "checksum": f"sha256:{'5' * 64}", "format": "raw"}
+    return json.dumps(
+        {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "OperatingSystemImage",
+            "metadata": {"name": "simulated-os"},
+            "spec": spec,
+        }
+    )
