@@ -72,6 +72,7 @@ def _run(options: argparse.Namespace) -> int:
         enlistment=EnlistmentSettings(options.enlist_namespace, options.enlist_at_most)
         if options.enlist_namespace
         else None,
+        allow_simulated=options.allow_simulated,
         limits=replace(
             DEFAULT_LIMITS, read=options.bmc_timeout, exchange=2 * options.bmc_timeout, settle=options.bmc_settle
         ),
@@ -226,6 +227,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--enlist-at-most", type=_count, default=50, metavar="N",
         help="machines that may wait there for acceptance (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--allow-simulated", action="store_true",
+        help="take simulated:// addresses for machines, which exist in this process alone; never where real ones are",
     )  # fmt: skip
     run.add_argument("--kernel-argument", action="append", default=[], help="one more for the ramdisk; repeatable")
     run.add_argument(

@@ -37,12 +37,15 @@ from rackwright.metrics import Metrics
 from rackwright.netboot.api import BootScripts
 from rackwright.netboot.files import Files
 from rackwright.netboot.script import RamdiskSettings
-from rackwright.observe import Observer
-from rackwright.power.connect import Connections
+from rackwright.observe import Observer, over_the_network
+from rackwright.power.address import SIMULATED
+from rackwright.power.connect import DRIVERS, Connections, Factory
 from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import FirstBoots, Reconciler
 from rackwright.secrets import Secrets
+from rackwright.simulated.machine import Network
+from rackwright.simulated.simulation import Simulation
 
 IMAGES = "operatingsystemimages"
 LEASE = "rackwright"
@@ -73,6 +76,8 @@ class Settings:
     enlistment: EnlistmentSettings | None = None
     """None: machines that nobody declared are left alone."""
     limits: Limits = DEFAULT_LIMITS
+    allow_simulated: bool = False
+    """Whether `simulated://` machines are spoken to."""
 
 
 class Operator:
@@ -88,7 +93,10 @@ class Operator:
         self._queue: WorkQueue[Key] = WorkQueue()
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
-        self._connections = Connections(concurrency=settings.bmc_concurrency, limits=settings.limits)
+        self._simulation = Simulation(self._cache.with_uid, tokens) if settings.allow_simulated else None
+        self._connections = Connections(
+            concurrency=settings.bmc_concurrency, limits=settings.limits, drivers=_drivers(self._simulation)
+        )
         self._bmcs = BMCs(self._connections, self._secrets)
         self._observer = Observer(
             cluster=cluster,
@@ -98,6 +106,7 @@ class Operator:
             sessions=self._sessions,
             tokens=tokens,
             policy=settings.policy,
+            agents=self._simulation.agent if self._simulation is not None else over_the_network,
         )
         executor = Executor(
             cluster=cluster,
@@ -140,6 +149,14 @@ class Operator:
             persisted=self._reconciler.inspection_kept,
             strangers=self._enlister,
         )
+        self._scripts = BootScripts(
+            boots=self._cache,
+            settings=settings.ramdisk,
+            unready=self._unready,
+            strangers=self._enlister,
+        )
+        if self._simulation is not None:
+            self._simulation.plug_into(Network(self._scripts, self._agents, self._first_boots))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve, stand by, lead; return when told to stop or when leadership was lost."""
@@ -149,6 +166,8 @@ class Operator:
                 if not stop.is_set():
                     await self._lead(stop)
             finally:
+                if self._simulation is not None:
+                    self._simulation.close()
                 await self._secrets.close()
                 await self._connections.close(within=HANDOVER_SECONDS)  # first: a BMC may still be at our last wish
                 await self._leadership.release()
@@ -247,16 +266,16 @@ class Operator:
     def _web(self) -> Any:
         return server.build(
             agent=self._agents,
-            scripts=BootScripts(
-                boots=self._cache,
-                settings=self._settings.ramdisk,
-                unready=self._unready,
-                strangers=self._enlister,
-            ),
+            scripts=self._scripts,
             files=Files(self._settings.folders),
             unready=self._unready,
             extra=[phone_home.route(self._first_boots), *self._metrics.routes()],
         )
+
+
+def _drivers(simulation: Simulation | None) -> Mapping[str, Factory]:
+    """The driver for each scheme."""
+    return DRIVERS if simulation is None else {**DRIVERS, SIMULATED: simulation.driver}
 
 
 async def run(settings: Settings) -> int:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from rackwright.api.machine import BMC, Power
 from rackwright.cache import Machine
 from rackwright.lifecycle.world import Blame, Fault
+from rackwright.power.address import SIMULATED
 from rackwright.power.connect import Connections
 from rackwright.power.port import Credentials, Endpoint, FaultClass, PowerDriver, PowerError
 from rackwright.secrets import Name, Obstructed, Secrets
@@ -19,6 +20,7 @@ _REASONS = {
     FaultClass.TLS: "BMCCertificateUntrusted",
     FaultClass.UNSUPPORTED: "BMCUnsupported",
     FaultClass.BUSY: "BMCBusy",
+    FaultClass.NOT_ALLOWED: "SimulationNotAllowed",
     FaultClass.PROTOCOL: "BMCProtocolError",
 }
 
@@ -65,7 +67,8 @@ class BMCs:
             credentials = Credentials(username, await self._value(machine, name, "password"))
         if bmc.ca_secret_ref is not None:
             ca = await self._value(machine, bmc.ca_secret_ref.name, "ca.crt")
-        endpoint = Endpoint(bmc.address, credentials, ca, bmc.insecure_skip_tls_verify)
+        which = _which(machine.uid, bmc.address)
+        endpoint = Endpoint(bmc.address, credentials, ca, bmc.insecure_skip_tls_verify, which)
         try:
             driver = self._connections.driver(endpoint)
         except PowerError as error:
@@ -114,14 +117,15 @@ class BMCs:
             self._secrets.awaiting(Name(machine.key.namespace, ref.name), machine.uid, version)
             message += f" Correct the Secret {ref.name}: it is tried again at once."
         delay = timedelta(seconds=error.retry_after) if error.retry_after else None
-        return Fault(Blame.BMC, _REASONS[error.fault], message, delay)
+        blame = Blame.CONFIGURATION if error.fault is FaultClass.NOT_ALLOWED else Blame.BMC
+        return Fault(blame, _REASONS[error.fault], message, delay)
 
     def _leave(self, uid: str) -> None:
         self.stale(uid)
         self._tried.pop(uid, None)
         address = self._addresses.pop(uid, None)
         if address is not None:
-            self._connections.forget(address)
+            self._connections.forget(address, _which(uid, address))
 
     async def _value(self, machine: Machine, secret: str, key: str) -> str:
         name = Name(machine.key.namespace, secret)
@@ -139,3 +143,8 @@ class BMCs:
             problem, reason = f"The Secret {secret} has no key {key}.", "SecretInvalid"
         self._secrets.awaiting(name, machine.uid, found.version if found is not None else None)
         raise Obstructed(Fault(Blame.CONFIGURATION, reason, f"{problem} It is used as soon as it is there."))
+
+
+def _which(uid: str, address: str) -> str:
+    """`Endpoint.machine`: addresses of simulated machines say how they behave, and not which one it is."""
+    return uid if address.startswith(f"{SIMULATED}://") else ""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+from rackwright.agent.client import Agent as AgentPort
 from rackwright.agent.client import AgentClient, AgentError, AgentFault, Command, CommandStatus
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
@@ -49,6 +51,16 @@ _DOING = {
 }
 
 
+Agents = Callable[[Machine, Session, str], AgentPort]
+"""Gives the agent of a machine's session, by the token that both know."""
+
+
+def over_the_network(machine: Machine, session: Session, token: str) -> AgentPort:
+    """The agent of a real machine."""
+    del machine
+    return AgentClient(session, token)
+
+
 NO_OPERATION = ""
 """Whose attempt an inventory is of that the machine itself introduced, or that an earlier operator wrote."""
 
@@ -75,7 +87,9 @@ class Observer:
         sessions: Sessions,
         tokens: Tokens,
         policy: Policy,
+        agents: Agents = over_the_network,
     ) -> None:
+        self._agents = agents
         self._cluster = cluster
         self._cache = cache
         self._bmcs = bmcs
@@ -117,9 +131,9 @@ class Observer:
         operation = machine.status.operation
         return self._sessions.current(machine.uid, operation.id) if operation else None
 
-    def client(self, machine: Machine, session: Session) -> AgentClient:
+    def client(self, machine: Machine, session: Session) -> AgentPort:
         """Speaks to that agent."""
-        return AgentClient(session, self._tokens.for_agent(machine.uid, session.operation_id))
+        return self._agents(machine, session, self._tokens.for_agent(machine.uid, session.operation_id))
 
     async def world(self, machine: Machine, *, hurry: bool) -> World:
         """Everything a decision may look at, now."""

@@ -153,6 +153,18 @@ BAD_MACHINES = {
         {"bmc": {"address": "manual://"}, "rescue": {"sshAuthorizedKeys": [KEY]}}, "spec.rescue needs a BMC", "manual"
     ),
     "a manual address with a path": Bad({"bmc": {"address": "manual://a/b"}}, "spec.bmc.address", "manual:// where"),
+    "a simulated machine of an unknown kind": Bad(
+        {"bmc": {"address": "simulated://brisk"}}, "spec.bmc.address", "must be simulated://fast or simulated://slow"
+    ),
+    "a simulated machine with a parameter that isn't one": Bad(
+        {"bmc": {"address": "simulated://slow?boot=90"}}, "spec.bmc.address", "durations like 500ms, 90s or 5m"
+    ),
+    "a simulated machine with a chance beyond certainty": Bad(
+        {"bmc": {"address": "simulated://slow?fail=2"}}, "spec.bmc.address", "go from 0 to 1"
+    ),
+    "a simulated machine with a path": Bad(
+        {"bmc": {"address": "simulated://fast/7"}}, "spec.bmc.address", "must be simulated"
+    ),
     "a readiness gate without a domain": Bad(
         {"readinessGates": [{"conditionType": "Ready"}]}, "conditionType", "with its domain, like example.org/BurnIn"
     ),
@@ -283,6 +295,13 @@ GOOD_MACHINES: dict[str, dict[str, Any]] = {
     "a BMC without TLS": {"bmc.address": "redfish+http://127.0.0.1:8000/redfish/v1/Systems/437XR1138R2"},
     "a machine that a person moves": {"bmc": {"address": "manual://"}},
     "a machine that a person moves, by name": {"bmc": {"address": "manual://rack-7.slot-3"}},
+    "a simulated machine": {"bmc": {"address": "simulated://fast"}},
+    "a simulated machine with everything that can be asked of one": {
+        "bmc": {
+            "address": "simulated://slow?answer=250ms&power=6s&boot=90s&inspect=20s&write=5m&erase=1h&start=1m"
+            "&spread=0.25&fail=0.02&hang=0.01&lost=1&broken=0&disks=12&seed=7"
+        }
+    },
     "an enlisted IPMI BMC that nobody has an account for": {"accepted": False, "bmc": {"address": "ipmi://10.0.0.7"}},
     "a restart, a lock, a gate and a fault report": {
         "powerCycle": {"trigger": "now"},

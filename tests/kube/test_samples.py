@@ -52,6 +52,11 @@ def test_a_sample_is_accepted(kubectl: Kubectl, stage: str) -> None:
     assert machine["spec"]["bootMode"] == "UEFI"  # what the samples leave out has a default
 
 
+def test_a_machine_that_does_not_exist_needs_no_secret(kubectl: Kubectl) -> None:
+    (machine,) = tried(kubectl, "-f", str(samples.SAMPLES / "simulated-01.yaml"))
+    assert machine["spec"]["bmc"].keys() == {"address", "insecureSkipTLSVerify"}
+
+
 @pytest.mark.parametrize("name", ["image.yaml", "node-01-secrets.yaml"])
 def test_what_a_machine_refers_to_is_accepted(kubectl: Kubectl, name: str) -> None:
     assert tried(kubectl, "-f", str(samples.SAMPLES / name))

@@ -59,6 +59,7 @@ def test_the_contracts_are_kept(copy: Path) -> None:
         ("lifecycle/decide.py", "import random", "random"),
         ("lifecycle/new_module.py", "from rackwright.power.port import PowerError", "rackwright.power"),
         ("events.py", "import kubernetes", "kubernetes"),
+        ("power/connect.py", "from rackwright.simulated.bmc import SimulatedBMC", "rackwright.simulated"),
     ],
 )
 def test_an_import_that_breaks_a_contract_is_found(copy: Path, module: str, line: str, imported: str) -> None:

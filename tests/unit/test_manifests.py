@@ -157,7 +157,7 @@ def test_an_operator_never_runs_beside_another() -> None:
 # --- the samples --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", sorted((pod.MANIFESTS / "samples").glob("node*.yaml")), ids=lambda file: file.name)
+@pytest.mark.parametrize("file", sorted((pod.MANIFESTS / "samples").glob("*-01*.yaml")), ids=lambda file: file.name)
 def test_a_sample_reads_the_same_with_every_yaml(file: Path) -> None:
     """YAML 1.1, which some tools still read, takes a bare MAC address for a number."""
     documents: list[dict[str, Any]] = list(yaml.safe_load_all(file.read_text()))

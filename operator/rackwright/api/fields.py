@@ -131,6 +131,16 @@ _HOST_AND_PORT = (
 )
 """A name, an IPv4 address or an IPv6 address in brackets."""
 
+SIMULATED_PARAMETERS = (
+    "(answer|power|boot|inspect|write|erase|start)=[0-9]{1,5}(ms|s|m|h)",
+    "(fail|hang|lost|broken|spread)=(0|1|0[.][0-9]{1,6})",
+    "disks=[1-9][0-9]?",
+    "seed=[0-9]{1,9}",
+)
+"""What a simulated address may ask for, as regular expressions: `rackwright.simulated.behaviour` reads them."""
+
+_SIMULATED_PARAMETER = f"({'|'.join(SIMULATED_PARAMETERS)})"
+
 BMCAddress = Annotated[
     str,
     Field(
@@ -142,11 +152,24 @@ BMCAddress = Annotated[
                         f"self.matches('^(redfish|webhook)[+]https?://{_HOST_AND_PORT}(/[^ ?#]*)?$')"
                         f" || self.matches('^ipmi://{_HOST_AND_PORT}/?$')"
                         " || self.matches('^manual://[-A-Za-z0-9.]*$')"
+                        " || self.matches('^simulated://')"
                     ),
                     (
                         "must be an address with a known scheme: redfish+https://HOST/redfish/v1/Systems/ID "
                         "or webhook+https://HOST/PATH (+http:// without TLS), ipmi://HOST (no path), or manual:// "
                         "where a person moves the power"
+                    ),
+                ),
+                (
+                    (
+                        "!self.matches('^simulated:') || self.matches('^simulated://(fast|slow)"
+                        f"([?]{_SIMULATED_PARAMETER}(&{_SIMULATED_PARAMETER})*)?$')"
+                    ),
+                    (
+                        "must be simulated://fast or simulated://slow, with parameters like "
+                        "?boot=90s&fail=0.02&seed=7: "
+                        "answer, power, boot, inspect, write, erase and start are durations like 500ms, 90s or 5m; "
+                        "fail, hang, lost, broken and spread go from 0 to 1; disks and seed are whole numbers"
                     ),
                 ),
                 (

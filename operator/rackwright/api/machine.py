@@ -101,7 +101,9 @@ class BMC(Model):
         description=(
             "Where the BMC answers and which system it is: redfish+https://10.0.0.7/redfish/v1/Systems/1, or "
             "ipmi://10.0.0.7 (port 623); a webhook that switches the machine: "
-            "webhook+https://power.example.org/outlets/7; or manual:// where a person does."
+            "webhook+https://power.example.org/outlets/7; or manual:// where a person does. simulated://fast and "
+            "simulated://slow?boot=90s&fail=0.02 are machines in the memory of an operator that was started with "
+            "--allow-simulated, for trying things out."
         )
     )
     credentials_secret_ref: SecretRef | None = Field(

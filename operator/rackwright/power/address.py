@@ -13,6 +13,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from rackwright.power.port import FaultClass, PowerError
 
+SIMULATED = "simulated"
+"""The scheme of machines that exist in the operator's memory alone. Its addresses say how they behave, not where they
+are: many machines share one."""
 DEFAULT_PORTS = {"http": 80, "https": 443, "ipmi": 623}
 SERVICE_ROOTS = ("/redfish", "/redfish/v1")
 
@@ -28,6 +31,8 @@ class Address:
     path: str
     """Empty when the address names no system; without a slash at its end, except for a webhook's, which is called
     at the path that is written."""
+    query: str = ""
+    """How a simulated machine behaves; empty for all others."""
 
     @property
     def transport(self) -> str:
@@ -46,7 +51,7 @@ class Address:
         return self.authority.removesuffix(f":{DEFAULT_PORTS.get(self.transport)}")
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}{self.path}"
+        return f"{self.scheme}://{self.authority}{self.path}{'?' if self.query else ''}{self.query}"
 
 
 def parse(text: str) -> Address:
@@ -60,13 +65,13 @@ def parse(text: str) -> Address:
         raise _unusable("has no scheme")
     if parts.username is not None or parts.password is not None:
         raise _unusable("holds a name or password, which belong in credentialsSecretRef")
-    if parts.query or parts.fragment:
+    if parts.fragment or (parts.query and parts.scheme != SIMULATED):
         raise _unusable("has a query or a fragment, which no BMC needs")
     host = _host(parts)
     transport = parts.scheme.rpartition("+")[2]
     if not host and (transport in DEFAULT_PORTS or port is not None):
         raise _unusable("names no host")
-    return Address(parts.scheme, host, port or DEFAULT_PORTS.get(transport), _path(parts))
+    return Address(parts.scheme, host, port or DEFAULT_PORTS.get(transport), _path(parts), parts.query)
 
 
 def bmc_key(address: str) -> str:
@@ -89,9 +94,12 @@ def stake(address: str) -> Stake:
 
     The protocol says nothing here, and neither does its usual port: whoever speaks Redfish to a BMC and whoever speaks
     IPMI to it move the same power. Any other port is one that somebody forwards, perhaps to another BMC. A name and an
-    IP address of one BMC are not seen to be the same. Raises as `parse` does.
+    IP address of one BMC are not seen to be the same. A simulated address lays hold of nothing: each record that has it
+    is a machine of its own. Raises as `parse` does.
     """
     bmc = parse(address)
+    if bmc.scheme == SIMULATED:
+        return NO_STAKE
     place = bmc.place or str(bmc)
     whole, part, system = f"all of {place}", f"part of {place}", f"{place}{bmc.path}"
     if not bmc.path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,7 @@ from rackwright.power.line import Line
 from rackwright.power.manual import ManualDriver
 from rackwright.power.port import DEFAULT_LIMITS, Endpoint, FaultClass, Limits, PowerDriver, PowerError
 from rackwright.power.redfish_driver import RedfishDriver
+from rackwright.power.simulated import simulation_not_allowed
 from rackwright.power.webhook_driver import WebhookDriver
 
 __all__ = ["DRIVERS", "Connections", "Factory", "bmc_key"]
@@ -29,10 +31,12 @@ DRIVERS: Mapping[str, Factory] = {
     "manual": ManualDriver,
     "redfish+http": RedfishDriver,
     "redfish+https": RedfishDriver,
+    "simulated": simulation_not_allowed,
     "webhook+http": WebhookDriver,
     "webhook+https": WebhookDriver,
 }
-"""The driver for each scheme of `spec.bmc.address`; a new protocol is a line here."""
+"""The driver for each scheme of `spec.bmc.address`; a new protocol is a line here. Simulated machines are refused here:
+an operator that may simulate brings their driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,8 @@ class Connections:
         Nothing is sent yet. Raises `PowerError` (UNSUPPORTED) for an address that can't be used.
         """
         address = parse(endpoint.address)
-        key = str(address)
-        endpoint = replace(endpoint, address=key)
+        endpoint = replace(endpoint, address=str(address))
+        key = _key(endpoint.address, endpoint.machine)
         kept = self._kept.get(key)
         if kept is not None and kept.endpoint == endpoint:
             return kept.driver
@@ -72,17 +76,21 @@ class Connections:
             raise PowerError(
                 FaultClass.UNSUPPORTED, f"There is no driver for BMC addresses with {address.scheme}://, only {known}"
             )
-        driver = factory(endpoint, self._line(address), self._limits)
-        self.forget(key)
+        driver = factory(endpoint, self._line(address, endpoint.machine), self._limits)
+        self._end(key)
         self._kept[key] = _Kept(endpoint, driver)
         return driver
 
-    def forget(self, address: str) -> None:
-        """End the session of a machine that is gone, in the background; nothing happens if there is none."""
-        try:
-            kept = self._kept.pop(bmc_key(address), None)
-        except PowerError:
-            return  # an address that never led anywhere
+    def forget(self, address: str, machine: str = "") -> None:
+        """End the session of a machine that is gone, in the background; nothing happens if there is none.
+
+        `machine` is as in the `Endpoint`.
+        """
+        with suppress(PowerError):  # an address that never led anywhere
+            self._end(_key(bmc_key(address), machine))
+
+    def _end(self, key: str) -> None:
+        kept = self._kept.pop(key, None)
         if kept is not None:
             closing = asyncio.ensure_future(kept.driver.close())
             self._closing.add(closing)
@@ -91,16 +99,22 @@ class Connections:
     async def close(self, *, within: float = 20.0) -> None:
         """End all sessions, as many as can be in `within` seconds; BMCs end the rest by themselves."""
         for key in list(self._kept):
-            self.forget(key)
+            self._end(key)
         if self._closing:
             await asyncio.wait(self._closing, timeout=within)
         for unfinished in self._closing:
             unfinished.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _line(self, address: Address) -> Line:
-        bmc = address.authority or str(address)
+    def _line(self, address: Address, machine: str) -> Line:
+        bmc = _key(address.authority or str(address), machine)
         lock = self._locks.get(bmc)
         if lock is None:
             lock = self._locks[bmc] = asyncio.Lock()
-        return Line(address.place, lock, self._slots, self._threads)
+        place = f"{address.scheme}://{address.host}" if machine else address.place
+        return Line(place, lock, self._slots, self._threads)
+
+
+def _key(place: str, machine: str) -> str:
+    """What tells one machine's driver, or one BMC's queue, from the others."""
+    return f"{place}#{machine}" if machine else place

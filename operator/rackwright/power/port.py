@@ -44,6 +44,8 @@ class FaultClass(StrEnum):
     """The BMC hasn't got what was asked for: repeating is pointless."""
     BUSY = "Busy"
     """Not now: repeat, after `retry_after` if the BMC gave one."""
+    NOT_ALLOWED = "NotAllowed"
+    """The operator was started without the leave to use such an address: wait for a person."""
     PROTOCOL = "Protocol"
     """The BMC broke its promises: nonsense, an internal error, or something accepted that never happened."""
 
@@ -77,6 +79,8 @@ class Endpoint:
     ca: str | None = None
     """PEM certificates to verify the BMC against; None for the system's."""
     insecure_skip_tls_verify: bool = False
+    machine: str = ""
+    """The machine's uid where the address doesn't tell which one it is: for simulated ones, which share addresses."""
 
 
 @dataclass(frozen=True, slots=True)
