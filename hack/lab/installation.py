@@ -24,7 +24,7 @@ from lab.controlplane import ControlPlane
 from lab.controlplane_choice import Kind
 from lab.controlplane_record import Record
 from lab.errors import Unfit, together
-from lab.paths import REPOSITORY, run_dir, state_dir
+from lab.paths import REPOSITORY, STATE, run_dir, state_dir
 from lab.plan import NodeKind
 from lab.process import Service
 from lab.rack import Rack
@@ -39,30 +39,20 @@ _FOLDER = "operator"
 
 
 @dataclass(frozen=True)
-class Installation:
-    """A control plane and a rack of one name, with an operator between them."""
+class Operated:
+    """A control plane with the operator's kinds and rights in it, and the operator's process beside it."""
 
     plane: ControlPlane
-    rack: Rack
 
     @property
     def name(self) -> str:
-        """Of the rack, the control plane and the operator's process."""
-        return self.rack.name
+        """Of the laboratory: its control plane, its operator's process, its rack if it has one."""
+        return self.plane.name
 
     @property
     def operator(self) -> Service:
         """The operator's process."""
         return Service("operator", _run(self.name))
-
-    @property
-    def ssh_key(self) -> Path:
-        """The private key whose public half the samples' deployment lets in; made when first asked for."""
-        path = _state(self.name) / "id_ed25519"
-        if not path.exists():
-            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"rackwright-{self.name}", "-f", str(path)]
-            subprocess.run(command, check=True)
-        return path
 
     def install(self) -> None:
         """Apply the CRDs and the operator's rights."""
@@ -78,27 +68,23 @@ class Installation:
             "labels": [{"pairs": footprint.mark(self.name)}],
         }
         (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
-        self._apply(folder)
+        self.apply(folder)
         established = ("--for=condition=Established", "--timeout=60s")
         self.kubectl("wait", *established, *(f"--filename={file}" for file in definitions))
 
-    def allow_enlistment(self) -> None:
-        """Let the operator create machines where `ENLISTING` has it create them."""
-        self.kubectl("apply", "-f", str(samples.SAMPLES / "machines-namespace.yaml"))
-        self.kubectl("apply", "-f", str(REPOSITORY / "manifests/overlays/enlistment/rbac.yaml"))
+    def start(self, *, base_url: str, address: str, arguments: Sequence[str | Path]) -> None:
+        """Start the operator with its ServiceAccount's rights, unless it runs, and wait until it is ready.
 
-    def start_operator(self, *, arguments: Sequence[str] = ()) -> None:
-        """Start the operator with its ServiceAccount's rights, unless it runs, and wait until it is ready."""
+        It listens at `address`, HOST:PORT, which machines, and we, reach as `base_url`.
+        """
         kubeconfig = _state(self.name) / "operator.kubeconfig"
         if self.operator.pid is None:
             controlplane.service_account_kubeconfig(self.plane, NAMESPACE, ACCOUNT, kubeconfig)
         command: list[str | Path] = [
             *(venv.ensure("dev"), "-m", "rackwright", "run"),
-            *("--base-url", self.rack.base_url),
-            *("--http-address", f"{self.rack.host_address}:{self.rack.operator_port}"),
+            *("--base-url", base_url),
+            *("--http-address", address),
             *("--namespace", NAMESPACE),
-            *("--ramdisk", ramdisk.ensure()),
-            *("--images", osimage.ensure()),
             *arguments,
         ]
         environment = {
@@ -106,7 +92,7 @@ class Installation:
             "PYTHONPATH": str(REPOSITORY / "operator"),
             "PYTHONUNBUFFERED": "1",
         }
-        self.operator.start(command, ready=self._operator_is_ready, seconds=60, env=environment)
+        self.operator.start(command, ready=lambda: _is_ready(base_url), seconds=60, env=environment)
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """What kubectl prints; `Unfit` if it fails."""
@@ -117,6 +103,47 @@ class Installation:
                 f"see {self.operator.log} and the message",
             )
         return done.stdout
+
+    def machine(self, name: str = "node-01") -> dict[str, Any]:
+        """A machine's record; empty if nobody declared it."""
+        told = self.kubectl("get", "bmm", name, "-n", MACHINES, "--ignore-not-found", "-o", "json")
+        found: dict[str, Any] = json.loads(told or "{}")
+        return found
+
+    def apply(self, folder: Path) -> None:
+        """`kubectl apply -k` it, over nothing that isn't ours."""
+        if self.plane.kind is Kind.CURRENT:
+            footprint.require_free(self.plane, self.name, folder)
+        self.kubectl("apply", "-k", str(folder))
+
+
+@dataclass(frozen=True)
+class Installation(Operated):
+    """The same with a rack."""
+
+    rack: Rack
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private key whose public half the samples' deployment lets in; made when first asked for."""
+        path = _state(self.name) / "id_ed25519"
+        if not path.exists():
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"rackwright-{self.name}", "-f", str(path)]
+            subprocess.run(command, check=True)
+        return path
+
+    def allow_enlistment(self) -> None:
+        """Let the operator create machines where `ENLISTING` has it create them."""
+        self.kubectl("apply", "-f", str(samples.SAMPLES / "machines-namespace.yaml"))
+        self.kubectl("apply", "-f", str(REPOSITORY / "manifests/overlays/enlistment/rbac.yaml"))
+
+    def start_operator(self, *, arguments: Sequence[str] = ()) -> None:
+        """Start the operator for this rack, unless it runs, and wait until it is ready."""
+        self.start(
+            base_url=self.rack.base_url,
+            address=f"{self.rack.host_address}:{self.rack.operator_port}",
+            arguments=["--ramdisk", ramdisk.ensure(), "--images", osimage.ensure(), *arguments],
+        )
 
     def site(self, node: str = "node-01", image: str = "raw") -> samples.Site:
         """The values of this rack for the sample manifests."""
@@ -141,30 +168,12 @@ class Installation:
         """`kubectl apply -k` the sample files with this rack's values; returns the folder they are in."""
         folder = self.samples_of(node)
         samples.overlay(folder, which, self.site(node, image), node, labels=footprint.mark(self.name))
-        self._apply(folder)
+        self.apply(folder)
         return folder
 
     def samples_of(self, node: str) -> Path:
         """The folder with a machine's sample files, as they were applied last."""
         return _state(self.name) / f"samples-{node}"
-
-    def _apply(self, folder: Path) -> None:
-        if self.plane.kind is Kind.CURRENT:
-            footprint.require_free(self.plane, self.name, folder)
-        self.kubectl("apply", "-k", str(folder))
-
-    def machine(self, name: str = "node-01") -> dict[str, Any]:
-        """A machine's record; empty if nobody declared it."""
-        told = self.kubectl("get", "bmm", name, "-n", MACHINES, "--ignore-not-found", "-o", "json")
-        found: dict[str, Any] = json.loads(told or "{}")
-        return found
-
-    def _operator_is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.rack.base_url}/readyz", timeout=2) as answer:  # noqa: S310 (http, ours)
-                return bool(answer.status == 200)  # noqa: PLR2004 (HTTP's OK)
-        except (urllib.error.URLError, TimeoutError, OSError):
-            return False
 
 
 def record_times(name: str) -> None:
@@ -223,6 +232,18 @@ def _remove_folders(name: str) -> None:
             folder.parent.rmdir()
 
 
+def is_there(name: str) -> bool:
+    """Whether whoever runs this has a laboratory of this name."""
+    return (STATE / name).exists()
+
+
+def scratch(name: str, what: str) -> Path:
+    """A folder of the laboratory's, gone with it."""
+    folder = _state(name) / what
+    folder.mkdir(exist_ok=True, mode=0o700)
+    return folder
+
+
 def _run(name: str) -> Path:
     path = run_dir(name) / _FOLDER
     path.mkdir(exist_ok=True, mode=0o700)
@@ -233,3 +254,11 @@ def _state(name: str) -> Path:
     path = state_dir(name) / _FOLDER
     path.mkdir(exist_ok=True, mode=0o700)
     return path
+
+
+def _is_ready(base_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{base_url}/readyz", timeout=2) as answer:  # noqa: S310 (http, ours)
+            return bool(answer.status == 200)  # noqa: PLR2004 (HTTP's OK)
+    except (urllib.error.URLError, TimeoutError, OSError):
+        return False
