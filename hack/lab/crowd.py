@@ -113,7 +113,7 @@ def follow(
             crowd.take(news.wait(left))
             done = crowd.are(wanted)
             if sys.stderr.isatty() or time.monotonic() >= next_line or done == len(wanted):
-                say(f"{bar(done, len(wanted))}  {crowd}")
+                say(f"{bar(done, len(wanted))}  {crowd}".rstrip())
                 next_line = time.monotonic() + _LINE_SECONDS
             if done == len(wanted):
                 return crowd

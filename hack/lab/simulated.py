@@ -205,7 +205,7 @@ def _afterwards(asked: Asked, here: Operated, names: list[str]) -> str:
     listed = here.kubectl("get", "bmm", "-n", MACHINES).splitlines()
     shown = listed if len(listed) <= 12 else [*listed[:9], f"... {len(listed) - 11} more ...", *listed[-2:]]  # noqa: PLR2004
     returned = json.dumps({"spec": {"allocation": None, "deployment": None}})
-    hanging = json.dumps({"spec": {"bmc": {"address": "simulated://slow?hang=1"}, "power": "On"}})
+    failing = json.dumps({"spec": {"bmc": {"address": "simulated://slow?fail=1"}, "power": "On"}})
     look = "\n".join(shown)
     return f"""
 {look}
@@ -219,8 +219,8 @@ Look around:
 Three things to try:
     release one, and see its disks erased:
         kubectl patch bmm {first} -n {MACHINES} --type merge -p '{returned}'
-    let a BMC hang, and wish for something (the address of a simulated machine says how it behaves):
-        kubectl patch bmm {last} -n {MACHINES} --type merge -p '{hanging}'
+    let a BMC fail, and wish for something (the address of a simulated machine says how it behaves):
+        kubectl patch bmm {last} -n {MACHINES} --type merge -p '{failing}'
     have more machines:
         {asked.command} --machines {asked.machines * 4}
 

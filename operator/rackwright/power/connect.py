@@ -111,7 +111,8 @@ class Connections:
         lock = self._locks.get(bmc)
         if lock is None:
             lock = self._locks[bmc] = asyncio.Lock()
-        return Line(address.place, lock, self._slots, self._threads)
+        place = f"{address.scheme}://{address.host}" if machine else address.place
+        return Line(place, lock, self._slots, self._threads)
 
 
 def _key(place: str, machine: str) -> str:

@@ -49,7 +49,8 @@ z2S7aBOnG4Cm5A10svMw
 -----END CERTIFICATE-----
 """
 
-_CALLS = re.compile(rb"^ *url: '?(http[^\s']+)'?$", re.MULTILINE)
+_CALL = b"#cloud-config\nphone_home:\n"
+_CALLS = re.compile(re.escape(_CALL) + rb" *url: '?(http[^\s']+)")
 """The URL that vendor data has a system call; the files of a config drive lie in it as they are."""
 
 
@@ -291,5 +292,6 @@ def _command(number: int, name: str, status: CommandStatus, result: Mapping[str,
 
 def _called(drive: str) -> str:
     """The URL in a config drive that the system is to call."""
-    found = _CALLS.search(gzip.decompress(base64.b64decode(drive)))
+    image = gzip.decompress(base64.b64decode(drive))
+    found = _CALLS.match(image, image.find(_CALL))
     return found[1].decode() if found is not None else ""
