@@ -288,6 +288,8 @@ TABLE: tuple[Row, ...] = (
                                                                         Begin(Op.RELEASE),        STAY,          "ErasingDisks"),
     Row((RELEASING,),   at_stage(S.SHUT_DOWN) & powered_on,             PowerOff(stage=None),     STAY,          "ShuttingDown"),
     Row((RELEASING,),   shut_down & fault_reported,                     Finish(),                 BROKEN,        "FaultReported"),
+    Row((RELEASING,),   shut_down & ~erased & still_allocated,          Finish(),                 ALLOCATED,     "EraseNotWanted"),
+    Row((RELEASING,),   shut_down & ~erased,                            Finish(),                 READY,         "EraseNotWanted"),
     Row((RELEASING,),   shut_down & still_allocated,                    Finish(),                 ALLOCATED,     "DisksErased"),
     Row((RELEASING,),   shut_down,                                      Finish(),                 READY,         "DisksErased"),
 
