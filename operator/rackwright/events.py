@@ -18,7 +18,7 @@ from rackwright.api import GROUP, VERSION
 from rackwright.cache import Machine
 from rackwright.kube import Cluster, ClusterError
 from rackwright.lifecycle.decide import Decision
-from rackwright.lifecycle.news import News, news, parting
+from rackwright.lifecycle.news import News, news, of_deed
 
 SAME_SECONDS = 3600.0
 _REMEMBERED = 10_000
@@ -65,9 +65,9 @@ class Events:
         for item in news(machine.spec, machine.status, decision):
             await self._write(machine, item)
 
-    async def let_go(self, machine: Machine, decision: Decision) -> None:
-        """Say what was skipped, where a record was let go of with something still installed."""
-        item = parting(machine.status, decision)
+    async def acted(self, machine: Machine, decision: Decision) -> None:
+        """Write what the decision's step was, now that it is carried out, if that is news."""
+        item = of_deed(machine.status, decision)
         if item is not None:
             await self._write(machine, item)
 

@@ -209,8 +209,8 @@ class Reconciler:
             decision = after_fault(world, outcome) if isinstance(outcome, Fault) else after_refusal(world)
             await self._record(machine, decision)
             return decision.look_again.total_seconds()
+        await self._events.acted(machine, decision)
         if isinstance(action, LetGo):
-            await self._events.let_go(machine, decision)
             return None  # the watch says what becomes of it, and may have said so before this answer came
         if outcome is not None:
             self.seen(outcome)
