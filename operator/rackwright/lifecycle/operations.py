@@ -326,7 +326,7 @@ def _history(world: World, outcome: Literal["Succeeded", "Failed", "Abandoned"],
     operation = world.status.operation
     if operation is None:
         return world.status.history
-    ahead = operation.next_retry_at is not None  # the attempt hasn't begun
+    ahead = outcome == "Abandoned" and operation.next_retry_at is not None  # the attempt hasn't begun
     entry = HistoryEntry(
         name=operation.name,
         outcome=outcome,
