@@ -237,8 +237,8 @@ class Reconciler:
             world = replace(world, now=world.now + timedelta(seconds=int(monotonic() - begun)))
             decision = after_fault(world, outcome) if isinstance(outcome, Fault) else after_refusal(world)
             return await self._pause(machine, decision)
+        await self._events.acted(machine, decision)
         if isinstance(action, LetGo):
-            await self._events.let_go(machine, decision)
             return None  # the watch says what becomes of it, and may have said so before this answer came
         if outcome is not None:
             self.seen(outcome)

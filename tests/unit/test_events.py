@@ -76,7 +76,7 @@ async def test_attempts_that_fail_differently_are_events_of_their_own(cluster: C
 
 async def test_the_last_attempt_is_told_with_the_phase_that_it_leads_to(cluster: Cluster) -> None:
     await Events(cluster, "operator").tell(MACHINE, failed(3))  # type: ignore[arg-type]
-    assert cluster.notes == ["Failed: The BMC is silent."]
+    assert cluster.notes == ["Failed: The BMC is silent. Set spec.commissioning.trigger to a new value to try again."]
 
 
 async def test_a_restart_that_is_given_up_tells_why_and_not_that_the_machine_runs(cluster: Cluster) -> None:

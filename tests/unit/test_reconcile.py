@@ -152,8 +152,8 @@ class Rig:
     async def get(self, _plural: str, _namespace: str, _name: str) -> dict[str, Any]:
         return self.item
 
-    async def let_go(self, _machine: Machine, decision: Decision) -> None:
-        self.deeds.append(f"let go {decision.reason}")
+    async def acted(self, _machine: Machine, decision: Decision) -> None:
+        self.deeds.append(f"acted {decision.reason}")
 
     async def tell(self, _machine: Machine, decision: Decision) -> None:
         self.deeds.append(f"tell {decision.reason}")
@@ -183,7 +183,7 @@ async def test_what_is_meant_to_be_done_is_written_before_it_is_done(rig: Rig) -
     assert await rig.turn() == 0.0
     assert rig.deeds == ["write", "tell BootingRamdisk"]
     assert await rig.turn() == 0.0
-    assert rig.deeds[2:] == ["BootRamdisk"]
+    assert rig.deeds[2:] == ["BootRamdisk", "acted BootingRamdisk"]
 
 
 async def test_a_pass_that_changes_nothing_writes_nothing(rig: Rig) -> None:
@@ -222,7 +222,7 @@ async def booting(**rig: Any) -> Rig:
     it.declare()
     for _ in range(2):
         await it.turn()
-    assert it.deeds[-1] == "BootRamdisk"
+    assert it.deeds[-2:] == ["BootRamdisk", "acted BootingRamdisk"]
     it.deeds.clear()
     it.seen = replace(it.seen, power=Power.ON)
     return it
@@ -456,7 +456,7 @@ async def test_a_record_is_let_go_once_and_not_remembered_by_the_answer(rig: Rig
     rig.reconciler.seen(rig.item)
     rig.deeds.clear()
     assert await rig.turn() is None
-    assert rig.deeds == ["LetGo", "let go Deleted"]
+    assert rig.deeds == ["LetGo", "acted Deleted"]
     rig.reconciler.seen(rig.item, deleted=True)
     assert rig.cache.get(KEY) is None
 

@@ -20,12 +20,26 @@ from rackwright.lifecycle.reasons import (
     FOR_SOMEBODY,
     FORCE_DELETION,
     LEAVE_FAILED,
+    LET_GO_AS_IT_RUNS,
+    RELEASED_FIRST,
     THE_BMC_FAULT,
     THE_FAULT,
     THE_OBSTACLE,
     sentence,
 )
-from rackwright.lifecycle.steps import Action, Begin, Fail, Hold, Pause, Record, RecordEvidence, Rest, Wait
+from rackwright.lifecycle.steps import (
+    Acknowledge,
+    Action,
+    Begin,
+    Fail,
+    Finish,
+    Hold,
+    Pause,
+    Record,
+    RecordEvidence,
+    Rest,
+    Wait,
+)
 from rackwright.lifecycle.table import TABLE, Row, Then, applies
 from rackwright.lifecycle.world import CommandState, Fault, World
 
@@ -34,8 +48,8 @@ _LONGEST_READING = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
-    """A phase change, for an Event and the log."""
+class Turn:
+    """A phase change, or an operation that begins or ends within a phase: what people are told of."""
 
     before: Phase | None
     after: Phase | None
@@ -51,11 +65,17 @@ class Decision:
     status: BareMetalMachineStatus
     reason: str
     message: str
-    transitions: tuple[Transition, ...] = ()
+    turns: tuple[Turn, ...] = ()
+    """What happened in this reading, in order."""
     failure: Failure | None = None
     """A failure that this reading recorded."""
     look_again: timedelta = timedelta()
     """When to look without being woken."""
+
+    @property
+    def transitions(self) -> tuple[Turn, ...]:
+        """The turns that lead to another phase."""
+        return tuple(turn for turn in self.turns if turn.before is not turn.after)
 
     def announces(self, before: BareMetalMachineStatus) -> bool:
         """Whether status must be recorded before the step: it says what is meant to be done, not only what was seen."""
@@ -95,19 +115,18 @@ def destination(row: Row, world: World) -> Phase | None:
 
 def decide(world: World) -> Decision:
     """Read the table for one machine."""
-    transitions: list[Transition] = []
+    turns: list[Turn] = []
     failure: Failure | None = None
     for _ in range(_LONGEST_READING):
         row = matching_row(world)
         if not isinstance(row.do, Record):
-            return _decision(world, row, row.do, tuple(transitions), failure)
+            return _decision(world, row, row.do, tuple(turns), failure)
         before = world.status.phase
         world = _after(world, recorded(row.do, world, to=destination(row, world)), row)
         if isinstance(row.do, Fail):
             failure = world.status.last_failure
-        if world.status.phase is not before:
-            reason, message = _explained(row, world)
-            transitions.append(Transition(before, world.status.phase, reason, message))
+        if world.status.phase is not before or isinstance(row.do, Begin | Finish | Acknowledge):
+            turns.append(Turn(before, world.status.phase, *_explained(row, world)))
     raise AssertionError(f"the table reads in circles at {world.status.phase}")
 
 
@@ -117,10 +136,12 @@ def after_fault(world: World, fault: Fault) -> Decision:
     if before.operation is None:
         return decide(replace(world, seen=replace(world.seen, power=Power.UNKNOWN, bmc_fault=fault)))
     seen = replace(world.seen, agent=None, first_boot=None)
-    following = decide(replace(world, status=failed(world, fault), seen=seen, hurry=False))
-    moved = following.status.phase is not before.phase
-    transition = (Transition(before.phase, following.status.phase, fault.reason, fault.message),) if moved else ()
-    return replace(following, transitions=(*transition, *following.transitions), failure=following.status.last_failure)
+    status = failed(world, fault)
+    following, failure = decide(replace(world, status=status, seen=seen, hurry=False)), status.last_failure
+    if status.phase is before.phase or failure is None:
+        return replace(following, failure=failure)
+    gave_up = Turn(before.phase, status.phase, failure.reason, f"{failure.message} {LEAVE_FAILED}")
+    return replace(following, turns=(gave_up, *following.turns), failure=failure)
 
 
 def after_refusal(world: World) -> Decision:
@@ -153,7 +174,7 @@ def _after(world: World, status: BareMetalMachineStatus, row: Row) -> World:
 
 
 def _decision(
-    world: World, row: Row, step: Action | Pause, transitions: tuple[Transition, ...], failure: Failure | None
+    world: World, row: Row, step: Action | Pause, turns: tuple[Turn, ...], failure: Failure | None
 ) -> Decision:
     row, shown = _shown(row, step, world)
     reason, message = _explained(row, world)
@@ -170,7 +191,7 @@ def _decision(
             "conditions": conditions(world.with_status(status), shown, reason, message),
         }
     )
-    return Decision(step, status, reason, message, transitions, failure, _look_again(world, step))
+    return Decision(step, status, reason, message, turns, failure, _look_again(world, step))
 
 
 def _shown(row: Row, step: Action | Pause, world: World) -> tuple[Row, Action | Pause]:
@@ -216,7 +237,7 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
 
 def _told(reason: str, world: World) -> str:
     """The reason's sentence, with what this machine adds to it."""
-    spec, words = world.spec, sentence(reason)
+    spec, words = world.spec, _words(reason, world)
     match reason:
         case "DuplicateMachine":
             return f"{world.seen.twin} has the same boot MAC address or BMC and comes first; this one is not touched."
@@ -232,6 +253,17 @@ def _told(reason: str, world: World) -> str:
             return words.format(name=world.name)
         case _:
             return words
+
+
+def _words(reason: str, world: World) -> str:
+    """The reason's sentence, which is another one of a record that is deleted while something is installed."""
+    match reason:
+        case "Deleted" if world.status.installed is not None:
+            return LET_GO_AS_IT_RUNS
+        case "DeploymentWithdrawn" if world.deleting:
+            return RELEASED_FIRST
+        case _:
+            return sentence(reason)
 
 
 def _look_again(world: World, step: Action | Pause) -> timedelta:

@@ -173,7 +173,7 @@ def _particular(world: World, fault: Fault) -> str:
         case "ReadinessGatesClosed":
             return f"{fault.message} Not True: {', '.join(closed_gates(world))}."
         case _:
-            return fault.message
+            return fault.message if fault.message.endswith((".", "?", "!")) else f"{fault.message}."
 
 
 def backoff(world: World, attempt: int, fault: Fault) -> timedelta:
@@ -326,11 +326,12 @@ def _history(world: World, outcome: Literal["Succeeded", "Failed", "Abandoned"],
     operation = world.status.operation
     if operation is None:
         return world.status.history
+    ahead = outcome == "Abandoned" and operation.next_retry_at is not None  # the attempt hasn't begun
     entry = HistoryEntry(
         name=operation.name,
         outcome=outcome,
         reason=reason,
-        attempts=operation.attempt,
+        attempts=operation.attempt - ahead,
         started_at=operation.began_at,
         duration=max(world.now - operation.began_at, timedelta()),
     )

@@ -19,6 +19,8 @@ LEAVE_FAILED = "Set spec.commissioning.trigger to a new value to try again."
 """What a person does about a machine that has Failed, whatever failed."""
 
 FORCE_DELETION = 'To let go of the record without a release, annotate it with metal.rackwright.io/force-delete: "true".'
+LET_GO_AS_IT_RUNS = "Deleted; it was adopted, and is let go of as it runs."
+RELEASED_FIRST = "Deleted: the machine is released before its record goes."
 
 FOR_SOMEBODY = frozenset(
     {"AwaitingStartFromNetwork", "AwaitingStartFromDisk", "ReadinessGatesClosed", "ReinstallNeeded"}
@@ -114,7 +116,7 @@ SENTENCES = {
     "ReadinessGatesClosed": "A condition that spec.readinessGates names, and that others write, is not True.",
     "PowerOffWanted": "spec.power is Off.",
     "PowerOnWanted": "spec.power is On.",
-    "IdleIsOff": "An idle machine is switched off.",
+    "IdleIsOff": "In the pool, a machine is off.",
     "Available": "In the pool, checked and switched off.",
     "AwaitingDeployment": "Reserved; no deployment is declared.",
     "ReinstallNeeded": (

@@ -156,6 +156,8 @@ untouched = at_stage(S.START, S.POWER_OFF)
 shut_down = at_stage(S.SHUT_DOWN) & powered_off
 rests = ~under_way
 unclaimed = ~holds_data
+kept_in_ramdisk = agent_heard & bmc_silent
+"""It can't be started from its disk: nobody switches it off."""
 unwanted = holds_data & ~deployment_wanted
 restarting = doing(Op.RESTART)
 kept_broken = marked_broken | fault_reported
@@ -213,7 +215,7 @@ TABLE: tuple[Row, ...] = (
     Row(TRANSIENT,      under_way & no_bmc,                             Hold(),                   STAY,          "BMCMissing"),
     Row(TRANSIENT,      bmc_misconfigured & untouched,                  Hold(),                   STAY,          THE_BMC_FAULT),
     Row(TRANSIENT,      was_held_up & untouched,                        Renew(),                  STAY,          "HeldUpNoMore"),
-    Row((DEPLOYING,),   overdue & at_stage(S.BOOT_DISK),                Fail(fault("FirstBootMissing")), STAY,   THE_FAULT),
+    Row((DEPLOYING,),   overdue & at_stage(S.BOOT_DISK) & ~kept_in_ramdisk, Fail(fault("FirstBootMissing")), STAY, THE_FAULT),
     Row((COMMISSIONING,), overdue & shut_down & for_the_pool & gates_closed,
                                                                         Fail(fault("ReadinessGatesClosed"), final=True), STAY, THE_FAULT),
     Row(TRANSIENT,      overdue & bmc_silent,                           Fail(),                   STAY,          THE_FAULT),
@@ -269,6 +271,7 @@ TABLE: tuple[Row, ...] = (
     Row((DEPLOYING,),   in_ramdisk,                                     WriteImage(),             STAY,          "WritingImage"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & agent_heard & powered_on, PowerOff(stage=None),   STAY,          "LeavingRamdisk"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & powered_off,            BootDisk(),               STAY,          "BootingDisk"),
+    Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & kept_in_ramdisk,        Wait(),                   STAY,          THE_BMC_FAULT),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & by_hand,                Wait(),                   STAY,          "AwaitingStartFromDisk"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK),                          Wait(),                   STAY,          "AwaitingFirstBoot"),
 
@@ -288,6 +291,8 @@ TABLE: tuple[Row, ...] = (
                                                                         Begin(Op.RELEASE),        STAY,          "ErasingDisks"),
     Row((RELEASING,),   at_stage(S.SHUT_DOWN) & powered_on,             PowerOff(stage=None),     STAY,          "ShuttingDown"),
     Row((RELEASING,),   shut_down & fault_reported,                     Finish(),                 BROKEN,        "FaultReported"),
+    Row((RELEASING,),   shut_down & ~erased & still_allocated,          Finish(),                 ALLOCATED,     "EraseNotWanted"),
+    Row((RELEASING,),   shut_down & ~erased,                            Finish(),                 READY,         "EraseNotWanted"),
     Row((RELEASING,),   shut_down & still_allocated,                    Finish(),                 ALLOCATED,     "DisksErased"),
     Row((RELEASING,),   shut_down,                                      Finish(),                 READY,         "DisksErased"),
 

@@ -32,6 +32,11 @@ from rackwright.lifecycle.world import Agent, Seen, World
 NOW = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 CHECKSUM = "sha256:" + "1" * 64
 KEY = "ssh-ed25519 AAAA"
+ADDRESSES: dict[str, Any] = {
+    "bootMACAddress": "52:54:00:00:00:07",
+    "bmc": {"address": "redfish+https://10.0.0.7/redfish/v1/Systems/1"},
+}
+"""Where a machine is, in spec."""
 
 IN_RAMDISK = (Stage.START, Stage.POWER_OFF, Stage.BOOT_RAMDISK)
 STAGES = {
@@ -100,9 +105,9 @@ def declared(
     **others: Any,
 ) -> BareMetalMachineSpec:
     """A spec that the API server takes."""
-    spec: dict[str, Any] = {"bootMACAddress": "52:54:00:00:00:07", "commissioning": {"trigger": recommission}, **others}
-    if bmc:
-        spec["bmc"] = bmc if isinstance(bmc, dict) else {"address": "redfish+https://10.0.0.7/redfish/v1/Systems/1"}
+    spec: dict[str, Any] = {**ADDRESSES, "commissioning": {"trigger": recommission}, **others}
+    if bmc is not True:
+        spec["bmc"] = bmc or None
     if owner is not None:
         spec["allocation"] = {"owner": owner}
     if image is not None or existing:
