@@ -30,6 +30,7 @@ from rackwright.enlist import Enlister, EnlistmentSettings
 from rackwright.events import Events
 from rackwright.execute import MACHINES, Executor, Means
 from rackwright.install import phone_home
+from rackwright.installs import UNLIMITED, Capacity
 from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, connected
 from rackwright.lease import Leadership
 from rackwright.lifecycle.world import Policy
@@ -69,6 +70,8 @@ class Settings:
     workers: int = 64
     bmc_concurrency: int = 32
     grace: float = 60.0
+    capacity: Capacity = UNLIMITED
+    """How many machines may install at once."""
     policy: Policy = field(default_factory=Policy)
     enlistment: EnlistmentSettings | None = None
     """None: machines that nobody declared are left alone."""
@@ -90,7 +93,7 @@ class Operator:
         self._leadership = leadership
         self._synced = False
         self._listed = asyncio.Event()
-        self._cache = Cache()
+        self._cache = Cache(settings.capacity)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)

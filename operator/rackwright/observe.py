@@ -35,7 +35,7 @@ from rackwright.inventory.report import summary_of
 from rackwright.kube import Cluster
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
 from rackwright.lifecycle.guards import retry_not_due
-from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
+from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy, Seen, World
 from rackwright.secrets import Obstructed, Secrets
 from rackwright.user_data import UserData
 
@@ -171,7 +171,9 @@ class Observer:
             seen = replace(seen, power=assumed_power(machine.status, seen.agent))
         elif machine.spec.bmc is not None:
             reading = self._bmcs.known(machine)
-            if operation is not None and not retry_not_due(world):
+            if self._queued(machine, world, take=False) is not None:
+                reading = await self._bmcs.power(machine, fresh=self._policy.poll)  # its turn may be hours away
+            elif operation is not None and not retry_not_due(world):
                 # An attempt that is about to begin looks for itself: why the one before it failed may be over.
                 begins = operation.next_retry_at is not None
                 reading = await self._bmcs.power(machine, fresh=timedelta() if begins else _FRESH_AT_WORK)
@@ -179,11 +181,21 @@ class Observer:
                 reading = await self._bmcs.power(machine, fresh=self._policy.poll)
             if reading is not None:
                 seen = replace(seen, power=reading.power, bmc_fault=reading.fault)
-        if (deployment := _may_begin(machine)) is not None:
+        deployment = _may_begin(machine)
+        if deployment is not None:
             seen = replace(seen, obstacle=await self._obstacle(machine, deployment))
         elif machine.status.phase in (Phase.DEPLOYING, Phase.DEPLOYED):
             seen = replace(seen, user_data=await self.user_data.looked_at(machine))
-        return seen
+        misconfigured = seen.bmc_fault is not None and seen.bmc_fault.blame is Blame.CONFIGURATION
+        goes_on = seen.obstacle is None and not misconfigured
+        return replace(seen, queued=self._queued(machine, world, take=goes_on))
+
+    def _queued(self, machine: Machine, world: World, *, take: bool) -> Place | None:
+        """Where it waits for its turn to install, if this pass might begin with that."""
+        begun = machine.status.phase is Phase.DEPLOYING and not retry_not_due(world)
+        if not begun and _may_begin(machine) is None:
+            return None
+        return self._cache.installs.place(machine, take=take)
 
     async def _introduced(self, machine: Machine) -> HardwareSummary | None:
         """What a machine said of itself that nobody trusts yet; None once status has it."""

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tests.unit.agent.world import MAC, UID, boot, identity
 
 from rackwright.agent.client import Command, CommandStatus
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
-from rackwright.api.machine import RescueEnvironment
+from rackwright.api.conditions import Condition
+from rackwright.api.machine import Power, RescueEnvironment
+from rackwright.bmcs import Reading
 from rackwright.cache import Cache, Machine
 from rackwright.install.faults import Doing
 from rackwright.install.phone_home import PhoneHome
-from rackwright.lifecycle.world import Agent, CommandState, Policy
+from rackwright.installs import Capacity
+from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy
 from rackwright.observe import Observer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -85,3 +90,79 @@ async def test_what_an_installed_system_reported_is_forgotten_once_status_has_it
     here.reported(UID, PhoneHome("op-1", "10.0.0.7", "web-1", ()))
     await here.world(at_rest, hurry=False)
     assert not here._first_boots
+
+
+# --- whose turn it is to install ------------------------------------------------------------------------------------
+
+
+class Asked:
+    """BMCs that answer as they are told to; `fresh` is how new each answer had to be."""
+
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self.fresh: list[float] = []
+
+    def turn_to(self, _machine: Machine) -> None:
+        """Nothing to leave."""
+
+    def known(self, _machine: Machine) -> None:
+        return None
+
+    async def power(self, machine: Machine, *, fresh: timedelta) -> Reading:
+        self.fresh.append(fresh.total_seconds())
+        return Reading(Power.UNKNOWN if self.fault else Power.OFF, self.fault, 0.0, machine.spec.bmc)
+
+
+def to_install(name: str) -> Machine:
+    operation = {"id": f"op-{name}", "name": "Deploy", "beganAt": AT, "startedAt": AT, "deadline": AT}
+    return Machine.read(
+        {
+            "metadata": {
+                "namespace": "rack-a",
+                "name": name,
+                "uid": name,
+                "resourceVersion": "1",
+                "finalizers": ["metal.rackwright.io/release"],
+            },
+            "spec": {
+                "bootMACAddress": f"52:54:00:00:00:0{name[-1]}",
+                "bmc": {"address": f"redfish+https://{name}.example"},
+                "allocation": {"owner": "o"},
+                "deployment": {"image": "debian-12"},
+            },
+            "status": {"phase": "Deploying", "owner": "o", "operation": operation},
+        }
+    )
+
+
+@pytest.fixture
+def two_for_one_slot() -> tuple[Observer, Asked, Machine, Machine]:
+    here, asked, first, second = observer(Sessions()), Asked(), to_install("n1"), to_install("n2")
+    here._cache = Cache(Capacity(fleet=1))
+    here._bmcs = asked  # type: ignore[assignment]
+    for machine in (first, second):
+        here._cache.put(machine)
+    return here, asked, first, second
+
+
+async def test_a_machine_that_waits_for_its_turn_has_its_bmc_asked_as_rarely_as_an_idle_one(
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine],
+) -> None:
+    here, asked, first, second = two_for_one_slot
+    assert (await here.world(second, hurry=False)).seen.queued == Place(2, 2)
+    assert (await here.world(first, hurry=False)).seen.queued is None
+    assert asked.fresh == [Policy().poll.total_seconds(), 5.0]
+    assert (await here.world(second, hurry=False)).seen.queued == Place(1, 1)
+
+
+async def test_a_machine_whose_bmc_is_misconfigured_takes_no_slot(
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine],
+) -> None:
+    here, asked, first, second = two_for_one_slot
+    asked.fault = Fault(Blame.CONFIGURATION, "SecretMissing", "The Secret is missing.")
+    assert (await here.world(first, hurry=False)).seen.queued is None
+    held = {"type": "Stalled", "status": "True", "reason": "SecretMissing", "lastTransitionTime": AT}
+    status = first.status.model_copy(update={"conditions": [Condition.model_validate(held)]})
+    here._cache.put(replace(first, version=2, status=status))
+    asked.fault = None
+    assert (await here.world(second, hurry=False)).seen.queued is None

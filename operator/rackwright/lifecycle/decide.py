@@ -20,6 +20,7 @@ from rackwright.lifecycle.reasons import (
     FOR_SOMEBODY,
     FORCE_DELETION,
     LEAVE_FAILED,
+    QUEUED,
     THE_BMC_FAULT,
     THE_FAULT,
     THE_OBSTACLE,
@@ -228,6 +229,8 @@ def _told(reason: str, world: World) -> str:
             return f"{words} Not True: {', '.join(closed_gates(world))}."
         case "ReinstallNeeded":
             return f"{words} What differs: {', '.join(differences(world))}."
+        case reason if reason == QUEUED and (place := world.seen.queued) is not None:
+            return f"Waiting: {_ordinal(place.number)} of {place.of} for an install slot. {words}"
         case "AwaitingStartFromNetwork" | "AwaitingStartFromDisk":
             return words.format(name=world.name)
         case _:
@@ -241,8 +244,14 @@ def _look_again(world: World, step: Action | Pause) -> timedelta:
             return max(min(left, world.policy.watch), timedelta(seconds=1))
         case Wait():
             retry = world.status.operation.next_retry_at if world.status.operation else None
-            return retry - world.now if retry is not None and retry_ahead(world) else world.policy.watch
+            return retry - world.now if retry is not None and retry_ahead(world) else world.policy.poll
         case Rest() | Hold():
             return world.policy.poll
         case _:
             return timedelta()
+
+
+def _ordinal(number: int) -> str:
+    """As in "37th"."""
+    teen = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
