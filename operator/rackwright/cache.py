@@ -193,7 +193,7 @@ class Cache:
         return self._images.get(name)
 
     def put(self, machine: Machine) -> set[Key]:
-        """Take a newer version in; returns who has to be looked at: it, its rivals for a MAC address or BMC, whose turn came."""
+        """Take a newer version in; returns who has to be looked at: it, its rivals, and whose turn came."""
         before = self._machines.get(machine.key)
         if before is not None and before.version >= machine.version:
             return set()

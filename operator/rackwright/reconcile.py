@@ -18,6 +18,7 @@ within a step is no reason: it goes along with the next write, or has one of its
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import traceback
@@ -31,10 +32,10 @@ from rackwright.agent.tokens import Tokens, matches
 from rackwright.api.machine import BareMetalMachineStatus, OperationName
 from rackwright.cache import Cache, Key, Machine, wants_inspection
 from rackwright.events import Events
-from rackwright.execute import MACHINES, Executor, NotNow
+from rackwright.execute import MACHINES, AskedToShutDown, Executor, NotNow
 from rackwright.install.phone_home import PhoneHome
 from rackwright.kube import Cluster, ClusterError, Conflict, Gone
-from rackwright.lifecycle.decide import Decision, after_fault, after_refusal, decide
+from rackwright.lifecycle.decide import Decision, after_asking, after_fault, after_refusal, decide
 from rackwright.lifecycle.steps import Action, LetGo, Stage
 from rackwright.lifecycle.world import Blame, Fault, World
 from rackwright.observe import Observer
@@ -45,6 +46,10 @@ FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 60.0
 PROGRESS_SECONDS = 30.0
 """How long progress within a step may go unrecorded: a boot into memory that takes less is never told of by itself."""
+PATIENCE_SECONDS = 2.0
+"""How long a worker stays with a pass: most take milliseconds, and an honest BMC's answer less than this."""
+MOST_SLOW = 4096
+"""Passes that go on without a worker: each costs some 20 KiB, and a fleet whose BMCs are all away has one a machine."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +78,7 @@ class Reconciler:
         events: Events,
         may_act: Callable[[], bool],
         progress_seconds: float = PROGRESS_SECONDS,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._cluster = cluster
         self._cache = cache
@@ -84,6 +90,9 @@ class Reconciler:
         self._progress_seconds = progress_seconds
         self._progress: dict[str, _Progress] = {}
         """What isn't recorded yet, by machine uid."""
+        self._slow = 0
+        """How many passes go on without a worker."""
+        self._patience = patience
         self._hurry: set[str] = set()
         self._failures: dict[Key, int] = {}
 
@@ -152,13 +161,28 @@ class Reconciler:
     # --- the workers ---------------------------------------------------------------------------------------------
 
     async def work(self) -> None:
-        """One worker; runs until cancelled."""
-        while True:
-            key = await self._queue.get()
-            try:
-                await self._guarded(key)
-            finally:
-                self._queue.done(key)
+        """One worker; runs until cancelled.
+
+        A pass that waits for a machine to shut down, or for a BMC that doesn't answer, goes on without the worker:
+        those are busy with what gets on. Its key stays busy until it ends, so nobody else acts on that machine.
+        """
+        async with asyncio.TaskGroup() as passes:
+            while True:
+                key = await self._queue.get()
+                one = passes.create_task(self._one(key))
+                await asyncio.wait({one}, timeout=self._patience if self._slow < MOST_SLOW else None)
+                if not one.done():
+                    self._slow += 1
+                    one.add_done_callback(self._caught_up)
+
+    async def _one(self, key: Key) -> None:
+        try:
+            await self._guarded(key)
+        finally:
+            self._queue.done(key)
+
+    def _caught_up(self, _pass: asyncio.Task[None]) -> None:
+        self._slow -= 1
 
     async def _guarded(self, key: Key) -> None:
         """One pass; whatever goes wrong is a sentence in the log and another pass later."""
@@ -237,6 +261,9 @@ class Reconciler:
             world = replace(world, now=world.now + timedelta(seconds=int(monotonic() - begun)))
             decision = after_fault(world, outcome) if isinstance(outcome, Fault) else after_refusal(world)
             return await self._pause(machine, decision)
+        if isinstance(outcome, AskedToShutDown):
+            await self._record(machine, after_asking(world, outcome.at))
+            return 0.0
         if isinstance(action, LetGo):
             await self._events.let_go(machine, decision)
             return None  # the watch says what becomes of it, and may have said so before this answer came

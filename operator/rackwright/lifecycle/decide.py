@@ -7,7 +7,7 @@ out leaves an executor no choice: record `status` first if it changes the intent
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rackwright.api.fields import format_duration
 from rackwright.api.machine import BareMetalMachineStatus, Failure, Phase, Power
@@ -26,7 +26,7 @@ from rackwright.lifecycle.reasons import (
     THE_OBSTACLE,
     sentence,
 )
-from rackwright.lifecycle.steps import Action, Begin, Fail, Hold, Pause, Record, RecordEvidence, Rest, Wait
+from rackwright.lifecycle.steps import Action, Begin, Fail, Hold, Pause, PowerOff, Record, RecordEvidence, Rest, Wait
 from rackwright.lifecycle.table import TABLE, Row, Then, applies
 from rackwright.lifecycle.world import CommandState, Fault, World
 
@@ -124,6 +124,11 @@ def after_fault(world: World, fault: Fault) -> Decision:
     return replace(following, transitions=(*transition, *following.transitions), failure=following.status.last_failure)
 
 
+def after_asking(world: World, at: datetime) -> Decision:
+    """What follows when the system was asked to shut down: that is awaited, and recorded, for whoever goes on."""
+    return decide(world.with_status(world.status.model_copy(update={"shutdown_asked_at": at})))
+
+
 def after_refusal(world: World) -> Decision:
     """What follows when the agent took no command now: how far it is stays unclear until it is asked again."""
     agent = world.seen.agent
@@ -135,7 +140,7 @@ def _intent(status: BareMetalMachineStatus) -> BareMetalMachineStatus:
     """Status without what only tells what was seen."""
     operation = status.operation.model_copy(update={"message": ""}) if status.operation else None
     blank: dict[str, object] = {"conditions": [], "power": Power.UNKNOWN, "powered_at": None, "observed_generation": 0}
-    return status.model_copy(update={**blank, "operation": operation})
+    return status.model_copy(update={**blank, "shutdown_asked_at": None, "operation": operation})
 
 
 def _verdicts(status: BareMetalMachineStatus) -> dict[str, str]:
@@ -161,6 +166,8 @@ def _decision(
     stage = None if isinstance(step, Pause) else step.stage
     status = world.status if stage is None else announced(world, stage)
     status = _observed(world, status)
+    if status.shutdown_asked_at is not None and not isinstance(step, PowerOff):
+        status = status.model_copy(update={"shutdown_asked_at": None})
     if world.deleting and isinstance(step, Hold) and not world.spec.locked:
         message = f"{message} {FORCE_DELETION}"
     if status.operation is not None:
