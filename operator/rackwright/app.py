@@ -94,7 +94,7 @@ class Operator:
         self._synced = False
         self._listed = asyncio.Event()
         self._cache = Cache(settings.capacity)
-        self._queue: WorkQueue[Key] = WorkQueue()
+        self._queue: WorkQueue[Key] = WorkQueue(lane=lambda key: key.namespace)
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
         self._connections = Connections(concurrency=settings.bmc_concurrency, limits=settings.limits)
