@@ -48,8 +48,8 @@ PROGRESS_SECONDS = 30.0
 """How long progress within a step may go unrecorded: a boot into memory that takes less is never told of by itself."""
 PATIENCE_SECONDS = 2.0
 """How long a worker stays with a pass: most take milliseconds, and an honest BMC's answer less than this."""
-MOST_SLOW = 4096
-"""Passes that go on without a worker: each costs some 20 KiB, and a fleet whose BMCs are all away has one a machine."""
+MOST_SLOW = 2048
+"""Passes that go on without a worker: each costs some 40 KiB, and a fleet whose BMCs are all away has many."""
 
 _log = logging.getLogger(__name__)
 
