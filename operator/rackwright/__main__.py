@@ -65,6 +65,7 @@ def _run(options: argparse.Namespace) -> int:
         ),
         folders=folders,
         workers=options.workers,
+        bmc_calls_per_second=options.bmc_calls_per_second or None,
         grace=options.grace,
         capacity=Capacity(options.max_concurrent_deployments or None, options.max_deployments_per_rack or None),
         policy=Policy(

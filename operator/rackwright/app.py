@@ -69,6 +69,8 @@ class Settings:
     """URL path → folders whose files the HTTP server offers there."""
     workers: int = 64
     bmc_concurrency: int = 32
+    bmc_calls_per_second: float | None = None
+    """None: as many as can go on at once."""
     grace: float = 60.0
     capacity: Capacity = UNLIMITED
     """How many machines may install at once."""
@@ -97,7 +99,9 @@ class Operator:
         self._queue: WorkQueue[Key] = WorkQueue(lane=lambda key: key.namespace)
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
-        self._connections = Connections(concurrency=settings.bmc_concurrency, limits=settings.limits)
+        self._connections = Connections(
+            concurrency=settings.bmc_concurrency, per_second=settings.bmc_calls_per_second, limits=settings.limits
+        )
         self._bmcs = BMCs(self._connections, self._secrets)
         self._observer = Observer(
             cluster=cluster,
