@@ -109,6 +109,11 @@ class Executor:
             ClusterError: the API server didn't do its part; the action may be repeated.
         """
         try:
+            try:
+                return await self._act(action, machine)
+            except PowerError as error:
+                if not await self._bmcs.renewed(machine, error):
+                    raise
             return await self._act(action, machine)
         except Obstructed as error:
             return error.fault

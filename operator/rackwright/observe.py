@@ -23,9 +23,10 @@ from rackwright.api.machine import (
     Operation,
     OperationName,
     Phase,
+    Power,
     RescueEnvironment,
 )
-from rackwright.bmcs import BMCs
+from rackwright.bmcs import BMCs, Reading
 from rackwright.cache import Cache, Machine
 from rackwright.install import erase, rescue
 from rackwright.install.faults import Doing, explain
@@ -41,6 +42,10 @@ from rackwright.user_data import UserData
 
 _FRESH_AT_WORK = timedelta(seconds=5)
 """How old a power reading may be while an operation is under way."""
+_FRESH_WHILE_HEARD = timedelta(seconds=60)
+"""The same while its agent reports, which it does only with the power on."""
+_HEARD = timedelta(seconds=20)
+"""Agents report every 18 s or sooner."""
 
 _DOING = {
     OperationName.DEPLOY: Doing.WRITE_IMAGE,
@@ -176,7 +181,8 @@ class Observer:
             elif operation is not None and not retry_not_due(world):
                 # An attempt that is about to begin looks for itself: why the one before it failed may be over.
                 begins = operation.next_retry_at is not None
-                reading = await self._bmcs.power(machine, fresh=timedelta() if begins else _FRESH_AT_WORK)
+                at_work = _FRESH_WHILE_HEARD if _runs(reading, seen.agent, world.now) else _FRESH_AT_WORK
+                reading = await self._bmcs.power(machine, fresh=timedelta() if begins else at_work)
             elif operation is None:
                 reading = await self._bmcs.power(machine, fresh=self._policy.poll)
             if reading is not None:
@@ -325,6 +331,12 @@ class Observer:
             kept = KeptInventory(NO_OPERATION, summary_of(report), tuple(report.disks))
             self._inventories[machine.uid] = kept
         return kept
+
+
+def _runs(reading: Reading | None, agent: Agent | None, now: datetime) -> bool:
+    """Whether the machine was seen on, and its agent has been heard since: to ask its BMC would tell nothing new."""
+    on = reading is not None and reading.power is Power.ON
+    return on and agent is not None and agent.takes_commands and now - agent.heard_at < _HEARD
 
 
 def _then(moment: float, now: datetime) -> datetime:

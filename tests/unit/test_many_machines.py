@@ -34,6 +34,7 @@ class BMC:
     on: bool = True
     told: list[str] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
     looks: int = 0
 
     async def ask_to_shut_down(self) -> bool:
@@ -58,6 +59,7 @@ class BMC:
 
     async def power_on(self) -> None:
         self.told.append("on")
+        self.started.set()
         self.on = True
 
     def _off(self) -> None:
@@ -86,6 +88,8 @@ class Around:
             patience=patience,
         )
         self.items: dict[str, dict[str, Any]] = {}
+        self.statuses: list[dict[str, Any]] = []
+        """As they were recorded, of whatever machine."""
 
     def declare(self, namespace: str, name: str, bmc: BMC, status: Mapping[str, Any] | None = None) -> None:
         """Have a watch bring a machine."""
@@ -107,10 +111,6 @@ class Around:
             "status": status or {},
         }
         self.reconciler.seen(self.items[name])
-
-    def step(self, name: str) -> str | None:
-        operation = self.items[name]["status"].get("operation")
-        return operation["step"] if operation else None
 
     @asynccontextmanager
     async def working(self, workers: int) -> AsyncIterator[None]:
@@ -142,8 +142,9 @@ class Around:
         assert body["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
         changes = body["status"]
         status = {k: v for k, v in (before["status"] | changes).items() if v is not None}
-        if "operation" in changes and changes["operation"]:
+        if changes.get("operation"):
             status["operation"] = (before["status"].get("operation") or {}) | changes["operation"]
+        self.statuses.append(status)
         version = str(int(before["metadata"]["resourceVersion"]) + 1)
         self.items[name] = before | {"metadata": before["metadata"] | {"resourceVersion": version}, "status": status}
         return self.items[name]
@@ -175,8 +176,7 @@ async def latency(around: Around, workers: int) -> float:
         begun = time.monotonic()
         around.declare("few", "only", BMC(on=False))
         async with asyncio.timeout(10):
-            while "on" not in around.bmcs["only"].told:
-                await asyncio.sleep(0.001)
+            await around.bmcs["only"].started.wait()
         taken = time.monotonic() - begun
         async with asyncio.timeout(10):
             await asyncio.gather(*(bmc.asked.wait() for bmc in crowd))
@@ -279,10 +279,8 @@ async def test_what_was_asked_is_recorded_until_it_is_off_and_forgotten_then() -
     async with around.working(2):
         around.declare("a", "n", BMC())
         async with asyncio.timeout(20):
-            while "shutdownAskedAt" not in around.items["n"]["status"]:
-                await asyncio.sleep(0.01)
-            assert around.step("n") == "PowerOff"
-            while "on" not in around.bmcs["n"].told:
-                await asyncio.sleep(0.01)
+            await around.bmcs["n"].started.wait()
+    asked = [status for status in around.statuses if "shutdownAskedAt" in status]
+    assert {status["operation"]["step"] for status in asked} == {"PowerOff"}
     assert around.bmcs["n"].told == ["shut down", "cut", "on"]
     assert "shutdownAskedAt" not in around.items["n"]["status"]

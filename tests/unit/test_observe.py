@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -16,7 +17,7 @@ from rackwright.agent.client import Command, CommandStatus
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api.conditions import Condition
-from rackwright.api.machine import Power, RescueEnvironment
+from rackwright.api.machine import Phase, Power, RescueEnvironment
 from rackwright.bmcs import Reading
 from rackwright.cache import Cache, Machine
 from rackwright.install.faults import Doing
@@ -92,25 +93,57 @@ async def test_what_an_installed_system_reported_is_forgotten_once_status_has_it
     assert not here._first_boots
 
 
-# --- whose turn it is to install ------------------------------------------------------------------------------------
-
-
 class Asked:
     """BMCs that answer as they are told to; `fresh` is how new each answer had to be."""
 
     def __init__(self) -> None:
         self.fault: Fault | None = None
         self.fresh: list[float] = []
+        self.last: Reading | None = None
 
     def turn_to(self, _machine: Machine) -> None:
         """Nothing to leave."""
 
-    def known(self, _machine: Machine) -> None:
-        return None
+    def known(self, _machine: Machine) -> Reading | None:
+        return self.last
 
     async def power(self, machine: Machine, *, fresh: timedelta) -> Reading:
         self.fresh.append(fresh.total_seconds())
         return Reading(Power.UNKNOWN if self.fault else Power.OFF, self.fault, 0.0, machine.spec.bmc)
+
+
+# --- how often a BMC is asked while its agent reports -----------------------------------------------------------------
+
+
+def at_work(heard: float) -> tuple[Observer, Asked, Machine]:
+    """A machine that is being commissioned, whose agent was heard so many seconds ago."""
+    sessions, asked = Sessions(), Asked()
+    session = Session("op-n1", "https://10.0.0.7:9999", identity().certificate, time.monotonic() - heard, "13.0.0")
+    sessions.heard(boot(machine_uid="n1", operation_id="op-n1"), session, ip_address("10.0.0.7"))
+    here, machine = observer(sessions), to_install("n1")
+    operation = machine.status.operation
+    assert operation is not None
+    began = operation.model_copy(update={"name": "Commission", "step": "BootRamdisk"})
+    status = machine.status.model_copy(update={"phase": Phase.COMMISSIONING, "operation": began})
+    here._bmcs = asked  # type: ignore[assignment]
+    return here, asked, replace(machine, status=status)
+
+
+@pytest.mark.parametrize(
+    ("heard", "power", "fresh"),
+    [(1, Power.ON, 60), (19, Power.ON, 60), (25, Power.ON, 5), (1, Power.OFF, 5), (1, None, 5)],
+)
+async def test_a_bmc_is_asked_rarely_while_the_agent_proves_that_the_power_is_on(
+    heard: float, power: Power | None, fresh: float
+) -> None:
+    here, asked, machine = at_work(heard)
+    if power is not None:
+        asked.last = Reading(power, None, 0.0, machine.spec.bmc)
+    await here.world(machine, hurry=False)
+    assert asked.fresh == [fresh]
+
+
+# --- whose turn it is to install ------------------------------------------------------------------------------------
 
 
 def to_install(name: str) -> Machine:

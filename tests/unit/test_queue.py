@@ -249,7 +249,7 @@ async def test_whatever_is_woken_is_handed_out_once_in_turn_and_nothing_is_lost(
         for other, can_wait in ready.items():
             if can_wait is waiting:
                 passed_over[other] += 1
-                ahead = sum(tenant(each) == tenant(other) for each in "a0 a1 a2 b0 b1 c0".split())
+                ahead = sum(tenant(each) == tenant(other) for each in ("a0", "a1", "a2", "b0", "b1", "c0"))
                 assert passed_over[other] <= 3 * ahead, "each lane has its turn"
         passed_over[key] = 0
 

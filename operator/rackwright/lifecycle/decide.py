@@ -211,7 +211,7 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
             when = operation.next_retry_at.strftime("%H:%M:%SZ")
             return failure.reason, f"{failure.message} Attempt {operation.attempt} of {attempts} at {when}."
         case str() as reason if reason == THE_BMC_FAULT and world.seen.bmc_fault is not None:
-            again = f" It is asked again every {format_duration(world.policy.poll)}."
+            again = f" It is asked again after {format_duration(world.policy.poll)}, or later the longer this lasts."
             asked_again = isinstance(row.do, Rest) and world.status.operation is None
             return world.seen.bmc_fault.reason, world.seen.bmc_fault.message + (again if asked_again else "")
         case str() as reason if reason == THE_OBSTACLE and world.seen.obstacle is not None:

@@ -1,6 +1,6 @@
 """How many exchanges with BMCs go on in the fleet, so that those that hang take no place from those that answer.
 
-A BMC that hangs holds a thread for a minute or two, and a fleet has some at any time. So there are three kinds of places:
+A BMC that hangs holds a thread for a minute or two, and a fleet has some at any time. So there are kinds of places:
 
 - `concurrency` for BMCs that are at work; a quarter of them only for BMCs that have answered the last time;
 - many more aside, for exchanges that take longer than `HANGING_SECONDS`: each moves there and frees its place;
@@ -13,13 +13,13 @@ the first time, or is back after it hung, shows it within `HANGING_SECONDS`.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from types import TracebackType
+from typing import assert_never
 
-HANGING_SECONDS = 5.0
-"""Slow BMCs answer within this, and the few that don't lose nothing but their place."""
+HANGING_SECONDS = 3.0
+"""Most BMCs answer within this, and slower ones lose nothing but their place."""
 ASIDE = 8
 """For each place, how many there are aside."""
 
@@ -81,11 +81,11 @@ class Traffic:
         self.hanging = hanging
         """Seconds after which an exchange is taken to hang."""
         self._between = 1 / per_second if per_second else 0.0
-        self._next = 0.0
+        self._next = float("-inf")
         self._places = asyncio.Semaphore(concurrency)
         self._unproven = asyncio.Semaphore(concurrency - concurrency // 4)
         self._aside = asyncio.Semaphore(concurrency * ASIDE)
-        self.threads = ThreadPoolExecutor(concurrency * (1 + ASIDE), thread_name_prefix="bmc")
+        self.threads: Executor = ThreadPoolExecutor(concurrency * (1 + ASIDE), thread_name_prefix="bmc")
 
     async def enter(self, manner: Manner) -> Place:
         """Wait for a place among those that behave like this."""
@@ -96,11 +96,19 @@ class Traffic:
                 wanted = [self._unproven, self._places]
             case Manner.HANGS:
                 wanted = [self._aside]
-        async with _Taken() as taken:
+            case _:
+                assert_never(manner)
+        held: list[asyncio.Semaphore] = []
+        try:
             for semaphore in wanted:
-                await taken.take(semaphore)
+                await semaphore.acquire()
+                held.append(semaphore)
             await self._pace()
-            return Place(taken.kept(), self._aside, self.hanging)
+        except BaseException:
+            for semaphore in held:
+                semaphore.release()
+            raise
+        return Place(held, self._aside, self.hanging)
 
     async def _pace(self) -> None:
         """Wait until another exchange may begin."""
@@ -108,27 +116,3 @@ class Traffic:
         begins = self._next = max(self._next + self._between, now)
         if begins > now:
             await asyncio.sleep(begins - now)
-
-
-class _Taken:
-    """Semaphores that are released again unless all that is waited for comes."""
-
-    def __init__(self) -> None:
-        self._held: list[asyncio.Semaphore] = []
-
-    async def __aenter__(self) -> _Taken:
-        return self
-
-    async def take(self, semaphore: asyncio.Semaphore) -> None:
-        await semaphore.acquire()
-        self._held.append(semaphore)
-
-    def kept(self) -> list[asyncio.Semaphore]:
-        held, self._held = self._held, []
-        return held
-
-    async def __aexit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        for semaphore in self._held:
-            semaphore.release()
