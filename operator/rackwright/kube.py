@@ -28,6 +28,8 @@ MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 FIELD_OWNER = "rackwright"
 REQUEST_SECONDS = 30.0
+REQUEST_LIMITS = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=REQUEST_SECONDS)
+"""Not counting the wait for one of our own connections: else many who wait would leave one after the other."""
 SILENCE_SECONDS = 70.0
 """After which a watch is begun anew: API servers send a bookmark each minute, however quiet the cluster is."""
 PAGE = 500
@@ -86,7 +88,7 @@ class Cluster:
             page = await _asked(
                 f"list {plural}",
                 self._custom.list_cluster_custom_object(
-                    GROUP, VERSION, plural, limit=PAGE, _continue=following, _request_timeout=REQUEST_SECONDS
+                    GROUP, VERSION, plural, limit=PAGE, _continue=following, _request_timeout=REQUEST_LIMITS
                 ),
             )
             for item in page["items"]:
@@ -107,7 +109,7 @@ class Cluster:
                 name,
                 body,
                 _content_type=MERGE,
-                _request_timeout=REQUEST_SECONDS,
+                _request_timeout=REQUEST_LIMITS,
             ),
         )
 
@@ -123,7 +125,7 @@ class Cluster:
                 name,
                 {"metadata": dict(metadata)},
                 _content_type=MERGE,
-                _request_timeout=REQUEST_SECONDS,
+                _request_timeout=REQUEST_LIMITS,
             ),
         )
 
@@ -132,7 +134,7 @@ class Cluster:
         return await _object(
             f"create {namespace}/{body['metadata']['name']}",
             self._custom.create_namespaced_custom_object(
-                GROUP, VERSION, namespace, plural, body, _request_timeout=REQUEST_SECONDS
+                GROUP, VERSION, namespace, plural, body, _request_timeout=REQUEST_LIMITS
             ),
         )
 
@@ -150,7 +152,7 @@ class Cluster:
                 field_manager=FIELD_OWNER,
                 force=True,
                 _content_type=APPLY,
-                _request_timeout=REQUEST_SECONDS,
+                _request_timeout=REQUEST_LIMITS,
             ),
         )
 
@@ -160,7 +162,7 @@ class Cluster:
             return await _object(
                 f"read {namespace}/{name}",
                 self._custom.get_namespaced_custom_object(
-                    GROUP, VERSION, namespace, plural, name, _request_timeout=REQUEST_SECONDS
+                    GROUP, VERSION, namespace, plural, name, _request_timeout=REQUEST_LIMITS
                 ),
             )
         except Gone:
@@ -173,7 +175,7 @@ class Cluster:
         try:
             found = await _asked(
                 f"read the Secret {namespace}/{name}",
-                self._core.read_namespaced_secret(name, namespace, _request_timeout=REQUEST_SECONDS),
+                self._core.read_namespaced_secret(name, namespace, _request_timeout=REQUEST_LIMITS),
             )
         except Gone:
             return None
@@ -190,7 +192,7 @@ class Cluster:
         }
         await _asked(
             f"create the Secret {namespace}/{name}",
-            self._core.create_namespaced_secret(namespace, body, _request_timeout=REQUEST_SECONDS),
+            self._core.create_namespaced_secret(namespace, body, _request_timeout=REQUEST_LIMITS),
         )
 
     async def secret_changes(self, namespace: str, name: str, *, seconds: int) -> AsyncGenerator[str | None]:
@@ -226,7 +228,7 @@ class Cluster:
         """Create an Event; returns its name."""
         created = await _asked(
             "create an Event",
-            self._events.create_namespaced_event(namespace, body, _request_timeout=REQUEST_SECONDS),
+            self._events.create_namespaced_event(namespace, body, _request_timeout=REQUEST_LIMITS),
         )
         return str(created.metadata.name)
 
@@ -235,7 +237,7 @@ class Cluster:
         await _asked(
             "patch an Event",
             self._events.patch_namespaced_event(
-                name, namespace, body, _content_type=MERGE, _request_timeout=REQUEST_SECONDS
+                name, namespace, body, _content_type=MERGE, _request_timeout=REQUEST_LIMITS
             ),
         )
 
