@@ -28,8 +28,6 @@ MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 FIELD_OWNER = "rackwright"
 REQUEST_SECONDS = 30.0
-REQUEST_LIMITS = aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_SECONDS, sock_read=REQUEST_SECONDS)
-"""Not counting the wait for one of our own connections: else many who wait would leave one after the other."""
 SILENCE_SECONDS = 70.0
 """After which a watch is begun anew: API servers send a bookmark each minute, however quiet the cluster is."""
 PAGE = 500
@@ -88,7 +86,7 @@ class Cluster:
             page = await _asked(
                 f"list {plural}",
                 self._custom.list_cluster_custom_object(
-                    GROUP, VERSION, plural, limit=PAGE, _continue=following, _request_timeout=REQUEST_LIMITS
+                    GROUP, VERSION, plural, limit=PAGE, _continue=following, _request_timeout=REQUEST_SECONDS
                 ),
             )
             for item in page["items"]:
@@ -109,7 +107,7 @@ class Cluster:
                 name,
                 body,
                 _content_type=MERGE,
-                _request_timeout=REQUEST_LIMITS,
+                _request_timeout=REQUEST_SECONDS,
             ),
         )
 
@@ -125,7 +123,7 @@ class Cluster:
                 name,
                 {"metadata": dict(metadata)},
                 _content_type=MERGE,
-                _request_timeout=REQUEST_LIMITS,
+                _request_timeout=REQUEST_SECONDS,
             ),
         )
 
@@ -134,7 +132,7 @@ class Cluster:
         return await _object(
             f"create {namespace}/{body['metadata']['name']}",
             self._custom.create_namespaced_custom_object(
-                GROUP, VERSION, namespace, plural, body, _request_timeout=REQUEST_LIMITS
+                GROUP, VERSION, namespace, plural, body, _request_timeout=REQUEST_SECONDS
             ),
         )
 
@@ -152,7 +150,7 @@ class Cluster:
                 field_manager=FIELD_OWNER,
                 force=True,
                 _content_type=APPLY,
-                _request_timeout=REQUEST_LIMITS,
+                _request_timeout=REQUEST_SECONDS,
             ),
         )
 
@@ -162,7 +160,7 @@ class Cluster:
             return await _object(
                 f"read {namespace}/{name}",
                 self._custom.get_namespaced_custom_object(
-                    GROUP, VERSION, namespace, plural, name, _request_timeout=REQUEST_LIMITS
+                    GROUP, VERSION, namespace, plural, name, _request_timeout=REQUEST_SECONDS
                 ),
             )
         except Gone:
@@ -175,7 +173,7 @@ class Cluster:
         try:
             found = await _asked(
                 f"read the Secret {namespace}/{name}",
-                self._core.read_namespaced_secret(name, namespace, _request_timeout=REQUEST_LIMITS),
+                self._core.read_namespaced_secret(name, namespace, _request_timeout=REQUEST_SECONDS),
             )
         except Gone:
             return None
@@ -192,7 +190,7 @@ class Cluster:
         }
         await _asked(
             f"create the Secret {namespace}/{name}",
-            self._core.create_namespaced_secret(namespace, body, _request_timeout=REQUEST_LIMITS),
+            self._core.create_namespaced_secret(namespace, body, _request_timeout=REQUEST_SECONDS),
         )
 
     async def secret_changes(self, namespace: str, name: str, *, seconds: int) -> AsyncGenerator[str | None]:
@@ -228,7 +226,7 @@ class Cluster:
         """Create an Event; returns its name."""
         created = await _asked(
             "create an Event",
-            self._events.create_namespaced_event(namespace, body, _request_timeout=REQUEST_LIMITS),
+            self._events.create_namespaced_event(namespace, body, _request_timeout=REQUEST_SECONDS),
         )
         return str(created.metadata.name)
 
@@ -237,7 +235,7 @@ class Cluster:
         await _asked(
             "patch an Event",
             self._events.patch_namespaced_event(
-                name, namespace, body, _content_type=MERGE, _request_timeout=REQUEST_LIMITS
+                name, namespace, body, _content_type=MERGE, _request_timeout=REQUEST_SECONDS
             ),
         )
 

@@ -93,6 +93,8 @@ class Reconciler:
         self._slow = 0
         """How many passes go on without a worker."""
         self._patience = patience
+        self._writing: set[Key] = set()
+        """Whose status is being written."""
         self._hurry: set[str] = set()
         self._failures: dict[Key, int] = {}
 
@@ -164,13 +166,16 @@ class Reconciler:
         """One worker; runs until cancelled.
 
         A pass that waits for a machine to shut down, or for a BMC that doesn't answer, goes on without the worker:
-        those are busy with what gets on. Its key stays busy until it ends, so nobody else acts on that machine.
+        those are busy with what gets on. Its key stays busy until it ends, so nobody else acts on that machine. One
+        that writes keeps its worker: if the API server is slow, more who ask it would make it slower.
         """
         async with asyncio.TaskGroup() as passes:
             while True:
                 key = await self._queue.get()
                 one = passes.create_task(self._one(key))
-                await asyncio.wait({one}, timeout=self._patience if self._slow < MOST_SLOW else None)
+                await asyncio.wait({one}, timeout=self._patience)
+                while not one.done() and (key in self._writing or self._slow >= MOST_SLOW):
+                    await asyncio.wait({one}, timeout=self._patience)
                 if not one.done():
                     self._slow += 1
                     one.add_done_callback(self._caught_up)
@@ -294,11 +299,14 @@ class Reconciler:
         if not changes:
             return
         body = {"metadata": {"resourceVersion": str(machine.version), "uid": machine.uid}, "status": changes}
+        self._writing.add(machine.key)
         try:
             self.seen(await self._cluster.patch_status(MACHINES, *machine.key, body))
+            await self._events.tell(machine, decision)
         except Gone:
             return
-        await self._events.tell(machine, decision)
+        finally:
+            self._writing.discard(machine.key)
 
     # --- what the HTTP server waits for --------------------------------------------------------------------------
 

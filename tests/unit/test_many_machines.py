@@ -189,6 +189,34 @@ async def test_a_machine_is_commissioned_at_once_while_two_hundred_of_another_te
     assert await latency(Around(grace=GRACE, patience=0.05), workers=4) < 0.5
 
 
+async def test_a_slow_api_server_is_asked_by_no_more_than_there_are_workers() -> None:
+    around = Around(grace=GRACE, patience=0.01)
+    at_once = most = 0
+    goes_on, all_ask = asyncio.Event(), asyncio.Event()
+    patch_status = around.patch_status
+
+    async def slow(*arguments: Any) -> dict[str, Any]:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        if at_once == 4:
+            all_ask.set()
+        await goes_on.wait()
+        at_once -= 1
+        return await patch_status(*arguments)
+
+    around.patch_status = slow  # type: ignore[method-assign]
+    async with around.working(4):
+        for number in range(40):
+            around.declare("many", f"n{number}", BMC(on=False))
+        async with asyncio.timeout(10):
+            await all_ask.wait()
+            await asyncio.sleep(0.1)  # ten times as long as a worker stays with other passes
+            assert most == 4
+            goes_on.set()
+            await asyncio.gather(*(bmc.started.wait() for bmc in around.bmcs.values()))
+
+
 # --- the time that a system is given ----------------------------------------------------------------------------------
 
 

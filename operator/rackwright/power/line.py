@@ -8,7 +8,8 @@ holds one thread and no more, and the next caller is told that it is busy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -51,6 +52,15 @@ class Line:
                 f"The BMC at {self.place} did not finish its answer within {limits.exchange:g} s",
             )
         return exchange.result()
+
+    @asynccontextmanager
+    async def turn(self, limits: Limits) -> AsyncIterator[None]:
+        """This BMC's turn, for an exchange that needs no thread. Raises as `call` does where no turn came."""
+        place = await self._take_turn(limits.turn)
+        try:
+            yield
+        finally:
+            self._end_turn(place)
 
     async def _take_turn(self, patience: float) -> Place:
         try:
