@@ -1,9 +1,10 @@
-"""More machines than may install at once: who waits says so, keeps its place over a restart, and loses no time by it."""
+"""More machines than may install at once: who waits says so and keeps its place, and an operator's death changes none."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,8 @@ def here(
 
 def waits(node: Machine, place: str) -> dict[str, Any]:
     """Wait until it says that it waits at this place."""
-    return node.until(
-        lambda status: (status.get("operation") or {}).get("message", "").startswith(f"Waiting: {place} for an install"),
-        f"waited {place}",
-    )
+    said = f"Waiting: {place} for an install slot."
+    return node.until(lambda s: (s.get("operation") or {}).get("message", "").startswith(said), f"said {said!r}")
 
 
 def test_machines_install_one_after_the_other_in_the_order_of_their_declaration(here: Site) -> None:
@@ -71,7 +70,7 @@ def test_machines_install_one_after_the_other_in_the_order_of_their_declaration(
     }
     order = sorted(slots, key=lambda name: int(slots[name][0]))
     assert order == ["turn-1", "turn-3", "turn-2"]
-    for before, after in zip(order, order[1:], strict=False):
+    for before, after in pairwise(order):
         ended = next(v for v in written[before] if int(v["metadata"]["resourceVersion"]) > int(slots[before][-1]))
         assert int(ended["metadata"]["resourceVersion"]) <= int(slots[after][0]), "no two at once"
     assert all(len(node.metal.images_written) == 1 for node in nodes)

@@ -205,7 +205,7 @@ async def test_a_slow_api_server_is_asked_by_no_more_than_there_are_workers() ->
         at_once -= 1
         return await patch_status(*arguments)
 
-    around.patch_status = slow  # type: ignore[method-assign]
+    around.patch_status = slow  # type: ignore[method-assign,assignment]
     async with around.working(4):
         for number in range(40):
             around.declare("many", f"n{number}", BMC(on=False))
