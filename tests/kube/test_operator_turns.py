@@ -1,4 +1,4 @@
-"""More machines than may install at once: who waits says so and keeps its place, and an operator's death changes none."""
+"""More machines than may install at once: who waits says so and keeps its place, whatever becomes of the operator."""
 
 from __future__ import annotations
 
