@@ -35,7 +35,7 @@ from rackwright.install.phone_home import PhoneHome
 from rackwright.inventory.report import summary_of
 from rackwright.kube import Cluster
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
-from rackwright.lifecycle.guards import retry_not_due
+from rackwright.lifecycle.guards import gates_closed, retry_not_due
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy, Seen, World
 from rackwright.secrets import Obstructed, Secrets
 from rackwright.user_data import UserData
@@ -193,7 +193,8 @@ class Observer:
         elif machine.status.phase in (Phase.DEPLOYING, Phase.DEPLOYED):
             seen = replace(seen, user_data=await self.user_data.looked_at(machine))
         misconfigured = seen.bmc_fault is not None and seen.bmc_fault.blame is Blame.CONFIGURATION
-        goes_on = seen.obstacle is None and not misconfigured
+        stays_in_pool = machine.status.phase is Phase.READY and gates_closed(world)
+        goes_on = seen.obstacle is None and not misconfigured and not stays_in_pool
         return replace(seen, queued=self._queued(machine, world, take=goes_on))
 
     def _queued(self, machine: Machine, world: World, *, take: bool) -> Place | None:

@@ -17,7 +17,7 @@ from rackwright.agent.client import Command, CommandStatus
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api.conditions import Condition
-from rackwright.api.machine import Phase, Power, RescueEnvironment
+from rackwright.api.machine import Phase, Power, ReadinessGate, RescueEnvironment
 from rackwright.bmcs import Reading
 from rackwright.cache import Cache, Machine
 from rackwright.install.faults import Doing
@@ -186,6 +186,25 @@ async def test_a_machine_that_waits_for_its_turn_has_its_bmc_asked_as_rarely_as_
     assert (await here.world(first, hurry=False)).seen.queued is None
     assert asked.fresh == [Policy().poll.total_seconds(), 5.0]
     assert (await here.world(second, hurry=False)).seen.queued == Place(1, 1)
+
+
+@pytest.mark.parametrize(("gates", "queued"), [([], Place(1, 1)), (["example.org/BurnIn"], None)])
+async def test_a_machine_that_stays_in_the_pool_takes_no_slot(
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine], gates: list[str], queued: Place | None
+) -> None:
+    async def nothing(*_: object) -> None:
+        """Nothing stands in its way."""
+
+    here, _, first, second = two_for_one_slot
+    spec = first.spec.model_copy(update={"readiness_gates": [ReadinessGate(condition_type=gate) for gate in gates]})
+    ready = first.status.model_copy(update={"phase": Phase.READY, "operation": None, "owner": None})
+    first = replace(first, version=2, spec=spec, status=ready)
+    here._cache = Cache(Capacity(fleet=1))
+    here._obstacle = nothing  # type: ignore[method-assign]
+    here._cache.put(first)
+    await here.world(first, hurry=False)
+    here._cache.put(second)
+    assert (await here.world(second, hurry=False)).seen.queued == queued
 
 
 async def test_a_machine_whose_bmc_is_misconfigured_takes_no_slot(
