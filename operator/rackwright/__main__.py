@@ -14,7 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rackwright import app
+from rackwright.api import RACK_LABEL
 from rackwright.enlist import EnlistmentSettings
+from rackwright.installs import Capacity
 from rackwright.kube import SILENCE_SECONDS, Unconfigured
 from rackwright.lifecycle.world import Policy
 from rackwright.netboot import dnsmasq, tftp
@@ -63,7 +65,9 @@ def _run(options: argparse.Namespace) -> int:
         ),
         folders=folders,
         workers=options.workers,
+        bmc_calls_per_second=options.bmc_calls_per_second or None,
         grace=options.grace,
+        capacity=Capacity(options.max_concurrent_deployments or None, options.max_deployments_per_rack or None),
         policy=Policy(
             poll=timedelta(seconds=options.power_poll),
             boot_timeout=timedelta(seconds=options.boot_timeout),
@@ -162,6 +166,11 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _count_or_none(text: str) -> int:
+    """0 where there is no limit."""
+    return 0 if text == "0" else _count(text)
+
+
 def _folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
@@ -194,6 +203,18 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--grace", type=float, default=60.0, metavar="SECONDS",
         help="for an installed system to shut down before its power is cut (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--max-concurrent-deployments", type=_count_or_none, default=100, metavar="N",
+        help="machines that load ramdisk and image at once; others wait, and say so (default %(default)s, 0: no limit)",
+    )  # fmt: skip
+    run.add_argument(
+        "--max-deployments-per-rack", type=_count_or_none, default=0, metavar="N",
+        help=f"the same in each rack, as the machines' label {RACK_LABEL} says (default: no limit)",
+    )  # fmt: skip
+    run.add_argument(
+        "--bmc-calls-per-second", type=_count_or_none, default=0, metavar="N",
+        help="exchanges with BMCs that begin in a second, fleet-wide (default: no limit)",
     )  # fmt: skip
     run.add_argument(
         "--retry-base", type=float, default=Policy().retry_base.total_seconds(), metavar="SECONDS",

@@ -30,6 +30,7 @@ from rackwright.enlist import Enlister, EnlistmentSettings
 from rackwright.events import Events
 from rackwright.execute import MACHINES, Executor, Means
 from rackwright.install import phone_home
+from rackwright.installs import UNLIMITED, Capacity
 from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, connected
 from rackwright.lease import Leadership
 from rackwright.lifecycle.world import Policy
@@ -71,7 +72,11 @@ class Settings:
     """URL path → folders whose files the HTTP server offers there."""
     workers: int = 64
     bmc_concurrency: int = 32
+    bmc_calls_per_second: float | None = None
+    """None: as many as can go on at once."""
     grace: float = 60.0
+    capacity: Capacity = UNLIMITED
+    """How many machines may install at once."""
     policy: Policy = field(default_factory=Policy)
     enlistment: EnlistmentSettings | None = None
     """None: machines that nobody declared are left alone."""
@@ -95,13 +100,16 @@ class Operator:
         self._leadership = leadership
         self._synced = False
         self._listed = asyncio.Event()
-        self._cache = Cache()
-        self._queue: WorkQueue[Key] = WorkQueue()
+        self._cache = Cache(settings.capacity)
+        self._queue: WorkQueue[Key] = WorkQueue(lane=lambda key: key.namespace)
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
         self._simulation = Simulation(self._cache.with_uid, tokens) if settings.allow_simulated else None
         self._connections = Connections(
-            concurrency=settings.bmc_concurrency, limits=settings.limits, drivers=_drivers(self._simulation)
+            concurrency=settings.bmc_concurrency,
+            per_second=settings.bmc_calls_per_second,
+            limits=settings.limits,
+            drivers=_drivers(self._simulation),
         )
         self._bmcs = BMCs(self._connections, self._secrets)
         self._observer = Observer(

@@ -11,7 +11,7 @@ from rackwright.cache import Machine
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.power.address import SIMULATED
 from rackwright.power.connect import Connections
-from rackwright.power.port import Credentials, Endpoint, FaultClass, PowerDriver, PowerError
+from rackwright.power.port import Credentials, Endpoint, FaultClass, PowerDriver, PowerError, PowerState
 from rackwright.secrets import Name, Obstructed, Secrets
 
 _REASONS = {
@@ -23,6 +23,12 @@ _REASONS = {
     FaultClass.NOT_ALLOWED: "SimulationNotAllowed",
     FaultClass.PROTOCOL: "BMCProtocolError",
 }
+_OF_SECRETS = frozenset({FaultClass.CREDENTIALS, FaultClass.TLS})
+"""Faults that another content of a Secret may end."""
+
+
+_LONGER = 4
+"""How many times as long a BMC that stays silent is left alone, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,21 @@ class Reading:
     """By the monotonic clock, seconds."""
     bmc: BMC | None
     """Whom was asked: what another BMC said tells nothing."""
+    silent: int = 0
+    """How often in a row it could not be reached."""
+
+    def is_fresh(self, within: timedelta) -> bool:
+        """Whether it needn't be asked again: one that stays silent is asked half as often each time, to a limit."""
+        longer = min(1 << max(self.silent - 1, 0), _LONGER)
+        return time.monotonic() - self.at < within.total_seconds() * longer
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A driver that works, as far as anybody knows."""
+
+    bmc: BMC
+    driver: PowerDriver
 
 
 class BMCs:
@@ -44,15 +65,15 @@ class BMCs:
         self._connections = connections
         self._secrets = secrets
         self._readings: dict[str, Reading] = {}
-        self._addresses: dict[str, str] = {}
-        """Where each machine's driver leads."""
+        self._kept: dict[str, _Kept] = {}
+        """By machine uid, with what its Secrets held: they are read again when the BMC rejects that."""
         self._tried: dict[str, dict[str, str]] = {}
         """By machine uid and name, the version of each Secret that its BMC was last tried with."""
 
     def turn_to(self, machine: Machine) -> None:
         """From now on this is the machine's BMC: a session with one that its spec named before is ended."""
-        before = self._addresses.get(machine.uid)
-        if before is not None and (machine.spec.bmc is None or machine.spec.bmc.address != before):
+        kept = self._kept.get(machine.uid)
+        if kept is not None and (machine.spec.bmc is None or machine.spec.bmc.address != kept.bmc.address):
             self._leave(machine.uid)
 
     async def driver(self, machine: Machine) -> PowerDriver:
@@ -60,6 +81,9 @@ class BMCs:
         bmc = machine.spec.bmc
         if bmc is None:
             raise Obstructed(Fault(Blame.CONFIGURATION, "BMCMissing", "spec.bmc is not set."))
+        kept = self._kept.get(machine.uid)
+        if kept is not None and kept.bmc == bmc:
+            return kept.driver
         credentials = ca = None
         if bmc.credentials_secret_ref is not None:
             name = bmc.credentials_secret_ref.name
@@ -73,23 +97,45 @@ class BMCs:
             driver = self._connections.driver(endpoint)
         except PowerError as error:
             raise Obstructed(self.explained(machine, error)) from None
-        self._addresses[machine.uid] = bmc.address
+        self._kept[machine.uid] = _Kept(bmc, driver)
         return driver
+
+    async def renewed(self, machine: Machine, error: PowerError) -> bool:
+        """Whether the BMC rejected what its Secrets don't hold any more: then it is worth asking once again."""
+        bmc, kept = machine.spec.bmc, self._kept.get(machine.uid)
+        if error.fault not in _OF_SECRETS or bmc is None or kept is None:
+            return False
+        tried = dict(self._tried.get(machine.uid, {}))
+        for name in tried:
+            await self._secrets.read(Name(machine.key.namespace, name), fresh=True)
+        self._kept.pop(machine.uid, None)
+        await self.driver(machine)
+        return self._tried.get(machine.uid, {}) != tried
 
     async def power(self, machine: Machine, *, fresh: timedelta) -> Reading:
         """The power state, asked for unless it was within `fresh`."""
-        kept = self._readings.get(machine.uid)
-        if kept is not None and kept.bmc == machine.spec.bmc and time.monotonic() - kept.at < fresh.total_seconds():
+        kept = self.known(machine)
+        if kept is not None and kept.is_fresh(fresh):
             return kept
         try:
-            driver = await self.driver(machine)
-            reading = Reading(Power((await driver.power_state()).value), None, time.monotonic(), machine.spec.bmc)
+            power = Power((await self._state(machine)).value)
+            reading = Reading(power, None, time.monotonic(), machine.spec.bmc)
         except PowerError as error:
-            reading = Reading(Power.UNKNOWN, self.explained(machine, error), time.monotonic(), machine.spec.bmc)
+            silent = (kept.silent if kept is not None else 0) + 1 if error.fault is FaultClass.UNREACHABLE else 0
+            fault = self.explained(machine, error)
+            reading = Reading(Power.UNKNOWN, fault, time.monotonic(), machine.spec.bmc, silent)
         except Obstructed as error:
             reading = Reading(Power.UNKNOWN, error.fault, time.monotonic(), machine.spec.bmc)
         self._readings[machine.uid] = reading
         return reading
+
+    async def _state(self, machine: Machine) -> PowerState:
+        try:
+            return await (await self.driver(machine)).power_state()
+        except PowerError as error:
+            if not await self.renewed(machine, error):
+                raise
+        return await (await self.driver(machine)).power_state()
 
     def known(self, machine: Machine) -> Reading | None:
         """The last reading, however old."""
@@ -123,9 +169,9 @@ class BMCs:
     def _leave(self, uid: str) -> None:
         self.stale(uid)
         self._tried.pop(uid, None)
-        address = self._addresses.pop(uid, None)
-        if address is not None:
-            self._connections.forget(address, _which(uid, address))
+        kept = self._kept.pop(uid, None)
+        if kept is not None:
+            self._connections.forget(kept.bmc.address, _which(uid, kept.bmc.address))
 
     async def _value(self, machine: Machine, secret: str, key: str) -> str:
         name = Name(machine.key.namespace, secret)

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from rackwright.agent.sessions import Boot
-from rackwright.api import FINALIZER, FORCE_DELETE_ANNOTATION, INSTALLED_ANNOTATION
+from rackwright.api import FINALIZER, FORCE_DELETE_ANNOTATION, INSTALLED_ANNOTATION, RACK_LABEL
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
 from rackwright.install.image import root_device
+from rackwright.installs import UNLIMITED, Capacity, Installs
 from rackwright.inventory.enlistment import Known, bmc_host, mac_trait, traits
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Stage
@@ -56,6 +57,8 @@ class Machine:
     deleting: bool = False
     force_delete: bool = False
     finalizers: tuple[str, ...] = ()
+    rack: str = ""
+    """Where it stands, as its label says; one rack for all that have none."""
     evidence: Installed | None = None
     locked_by: str | None = None
     """Who set `spec.locked`, where the API server's field managers tell."""
@@ -84,6 +87,7 @@ class Machine:
                 deleting="deletionTimestamp" in metadata,
                 force_delete=annotations.get(FORCE_DELETE_ANNOTATION) == "true",
                 finalizers=tuple(metadata.get("finalizers") or ()),
+                rack=(metadata.get("labels") or {}).get(RACK_LABEL, ""),
                 evidence=_evidence(annotations.get(INSTALLED_ANNOTATION)),
                 locked_by=_manager_of_lock(metadata) if spec.locked else None,
                 stake=_stake(spec),
@@ -155,7 +159,9 @@ class Machine:
 class Cache:
     """Machines and images. Belongs to one event loop; answers at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: Capacity = UNLIMITED) -> None:
+        self.installs = Installs(capacity)
+        """Whose turn it is to install."""
         self._machines: dict[Key, Machine] = {}
         self._by_uid: dict[str, Key] = {}
         self._claims: dict[str, set[Key]] = {}
@@ -187,13 +193,15 @@ class Cache:
         return self._images.get(name)
 
     def put(self, machine: Machine) -> set[Key]:
-        """Take a newer version in; returns who has to be looked at: it, and who shares a MAC address or BMC."""
+        """Take a newer version in; returns who has to be looked at: it, its rivals, and whose turn came."""
         before = self._machines.get(machine.key)
         if before is not None and before.version >= machine.version:
             return set()
+        affected: set[Key] = set()
         if before is not None and before.uid != machine.uid:
             self._by_uid.pop(before.uid, None)
-        affected = self._unclaim(before) | {machine.key}
+            affected |= self.installs.forget(before.uid)
+        affected |= self._unclaim(before) | {machine.key} | self.installs.note(machine)
         self._machines[machine.key] = machine
         self._by_uid[machine.uid] = machine.key
         self._new[machine.key.namespace] += machine.is_new
@@ -206,13 +214,13 @@ class Cache:
         return affected
 
     def remove(self, key: Key, uid: str) -> set[Key]:
-        """Forget a machine; returns who shared a MAC address or BMC with it."""
+        """Forget a machine; returns who shared a MAC address or BMC with it, and whose turn came."""
         machine = self._machines.get(key)
         if machine is None or machine.uid != uid:
             return set()
         del self._machines[key]
         del self._by_uid[uid]
-        affected = self._unclaim(machine)
+        affected = self._unclaim(machine) | self.installs.forget(uid)
         self._tell(uid)
         self._changed.pop(uid, None)
         return affected

@@ -34,7 +34,8 @@ from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Action, Stage
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.observe import KeptInventory, Observer
-from rackwright.power.port import BootTarget, PowerError
+from rackwright.power.port import BootTarget, PowerDriver, PowerError, PowerState
+from rackwright.power.settle import wait_for
 from rackwright.secrets import Obstructed
 
 MACHINES = "baremetalmachines"
@@ -49,6 +50,10 @@ ERASE_SETTINGS: Mapping[str, JSON] = {
 """How the agent's own erase methods are to work."""
 SYNC_SECONDS = 60.0
 """How long the ramdisk may take to write out what it has buffered."""
+UNRECORDED_SECONDS = 5.0
+"""A system that shuts down within this costs no write; one that takes longer is asked twice if we vanish before."""
+LOOKS = 12
+"""How often the power is looked at while a system shuts down: a thousand may do so at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +71,13 @@ class Means:
 @dataclass(frozen=True, slots=True)
 class NotNow:
     """The agent takes no command now, or may have taken this one: what is observed later will tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskedToShutDown:
+    """The system was asked, and takes its time: when it was is recorded, so that nobody counts that time anew."""
+
+    at: datetime
 
 
 class Executor:
@@ -88,13 +100,20 @@ class Executor:
         self._observer = observer
         self._means = means
 
-    async def carry_out(self, action: Action, machine: Machine) -> Fault | NotNow | Mapping[str, Any] | None:
+    async def carry_out(
+        self, action: Action, machine: Machine
+    ) -> Fault | NotNow | AskedToShutDown | Mapping[str, Any] | None:
         """Do it. A fault if it failed; the machine's new record if it changed that; None if it is done otherwise.
 
         Raises:
             ClusterError: the API server didn't do its part; the action may be repeated.
         """
         try:
+            try:
+                return await self._act(action, machine)
+            except PowerError as error:
+                if not await self._bmcs.renewed(machine, error):
+                    raise
             return await self._act(action, machine)
         except Obstructed as error:
             return error.fault
@@ -105,10 +124,10 @@ class Executor:
                 return NotNow()
             return Fault(Blame.AGENT, f"Agent{error.fault.value}", error.message)
 
-    async def _act(self, action: Action, machine: Machine) -> Mapping[str, Any] | None:
+    async def _act(self, action: Action, machine: Machine) -> AskedToShutDown | Mapping[str, Any] | None:
         match action:
             case steps.PowerOff():
-                await self._power_off(machine)
+                return await self._power_off(machine)
             case steps.PowerOn():
                 self._bmcs.stale(machine.uid)
                 await (await self._bmcs.driver(machine)).power_on()
@@ -138,7 +157,7 @@ class Executor:
 
     # --- power ---------------------------------------------------------------------------------------------------
 
-    async def _power_off(self, machine: Machine) -> None:
+    async def _power_off(self, machine: Machine) -> AskedToShutDown | None:
         """A ramdisk is synced and cut, which is quick and loses nothing; an installed system is asked first."""
         self._bmcs.stale(machine.uid)
         operation, session = machine.status.operation, self._observer.session(machine)
@@ -151,8 +170,27 @@ class Executor:
                 _log.info("machine=%s the ramdisk was not synced before its power is cut: %s", machine.key, error)
         if session is not None and moved_by_hand(machine.spec):
             await self._observer.client(machine, session).run("standby.power_off", {}, SYNC_SECONDS)
-        await (await self._bmcs.driver(machine)).power_off(grace=grace)
+        driver = await self._bmcs.driver(machine)
+        if grace > 0 and (asked := await self._shut_down(machine, driver, grace)) is not None:
+            return asked
+        await driver.power_off(grace=0)
         self._sessions.cut_off(machine.uid)
+        return None
+
+    async def _shut_down(self, machine: Machine, driver: PowerDriver, grace: float) -> AskedToShutDown | None:
+        """Ask the system, once, and wait: a moment, and when that was recorded, for what is left of its time."""
+        asked_at, now = machine.status.shutdown_asked_at, datetime.now(UTC)
+        if asked_at is not None:
+            left = min(max(grace - (now - asked_at).total_seconds(), 0.0), grace)
+            await self._off_within(driver, left, every=grace / LOOKS)
+            return None
+        if not await driver.ask_to_shut_down():
+            return None
+        seen = await self._off_within(driver, min(grace, UNRECORDED_SECONDS), every=min(grace / LOOKS, 2.0))
+        return AskedToShutDown(now) if seen is not PowerState.OFF and grace > UNRECORDED_SECONDS else None
+
+    async def _off_within(self, driver: PowerDriver, seconds: float, *, every: float) -> PowerState:
+        return await wait_for(driver.power_state, lambda seen: seen is PowerState.OFF, within=seconds, every=every)
 
     async def _boot(self, machine: Machine, target: BootTarget) -> None:
         self._bmcs.stale(machine.uid)

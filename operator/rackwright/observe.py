@@ -25,9 +25,10 @@ from rackwright.api.machine import (
     Operation,
     OperationName,
     Phase,
+    Power,
     RescueEnvironment,
 )
-from rackwright.bmcs import BMCs
+from rackwright.bmcs import BMCs, Reading
 from rackwright.cache import Cache, Machine
 from rackwright.install import erase, rescue
 from rackwright.install.faults import Doing, explain
@@ -36,13 +37,17 @@ from rackwright.install.phone_home import PhoneHome
 from rackwright.inventory.report import summary_of
 from rackwright.kube import Cluster
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
-from rackwright.lifecycle.guards import retry_not_due
-from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
+from rackwright.lifecycle.guards import gates_closed, retry_not_due
+from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy, Seen, World
 from rackwright.secrets import Obstructed, Secrets
 from rackwright.user_data import UserData
 
 _FRESH_AT_WORK = timedelta(seconds=5)
 """How old a power reading may be while an operation is under way."""
+_FRESH_WHILE_HEARD = timedelta(seconds=60)
+"""The same while its agent reports, which it does only with the power on."""
+_HEARD = timedelta(seconds=20)
+"""Agents report every 18 s or sooner."""
 
 _DOING = {
     OperationName.DEPLOY: Doing.WRITE_IMAGE,
@@ -185,19 +190,33 @@ class Observer:
             seen = replace(seen, power=assumed_power(machine.status, seen.agent))
         elif machine.spec.bmc is not None:
             reading = self._bmcs.known(machine)
-            if operation is not None and not retry_not_due(world):
+            if self._queued(machine, world, take=False) is not None:
+                reading = await self._bmcs.power(machine, fresh=self._policy.poll)  # its turn may be hours away
+            elif operation is not None and not retry_not_due(world):
                 # An attempt that is about to begin looks for itself: why the one before it failed may be over.
                 begins = operation.next_retry_at is not None
-                reading = await self._bmcs.power(machine, fresh=timedelta() if begins else _FRESH_AT_WORK)
+                at_work = _FRESH_WHILE_HEARD if _runs(reading, seen.agent, world.now) else _FRESH_AT_WORK
+                reading = await self._bmcs.power(machine, fresh=timedelta() if begins else at_work)
             elif operation is None:
                 reading = await self._bmcs.power(machine, fresh=self._policy.poll)
             if reading is not None:
                 seen = replace(seen, power=reading.power, bmc_fault=reading.fault)
-        if (deployment := _may_begin(machine)) is not None:
+        deployment = _may_begin(machine)
+        if deployment is not None:
             seen = replace(seen, obstacle=await self._obstacle(machine, deployment))
         elif machine.status.phase in (Phase.DEPLOYING, Phase.DEPLOYED):
             seen = replace(seen, user_data=await self.user_data.looked_at(machine))
-        return seen
+        misconfigured = seen.bmc_fault is not None and seen.bmc_fault.blame is Blame.CONFIGURATION
+        stays_in_pool = machine.status.phase is Phase.READY and gates_closed(world)
+        goes_on = seen.obstacle is None and not misconfigured and not stays_in_pool
+        return replace(seen, queued=self._queued(machine, world, take=goes_on))
+
+    def _queued(self, machine: Machine, world: World, *, take: bool) -> Place | None:
+        """Where it waits for its turn to install, if this pass might begin with that."""
+        begun = machine.status.phase is Phase.DEPLOYING and not retry_not_due(world)
+        if not begun and _may_begin(machine) is None:
+            return None
+        return self._cache.installs.place(machine, take=take)
 
     async def _introduced(self, machine: Machine) -> HardwareSummary | None:
         """What a machine said of itself that nobody trusts yet; None once status has it."""
@@ -327,6 +346,12 @@ class Observer:
             kept = KeptInventory(NO_OPERATION, summary_of(report), tuple(report.disks))
             self._inventories[machine.uid] = kept
         return kept
+
+
+def _runs(reading: Reading | None, agent: Agent | None, now: datetime) -> bool:
+    """Whether the machine was seen on, and its agent has been heard since: to ask its BMC would tell nothing new."""
+    on = reading is not None and reading.power is Power.ON
+    return on and agent is not None and agent.takes_commands and now - agent.heard_at < _HEARD
 
 
 def _then(moment: float, now: datetime) -> datetime:

@@ -4,7 +4,8 @@ A key that is woken while a worker has it is handed out once more afterwards, so
 twice. A timer is only ever brought forward: whoever wants an earlier look gets it.
 
 Keys that something has happened to go before those whose time has merely come: after a restart, an agent waits seconds
-for its report to be taken, and not until every BMC of a large fleet was asked.
+for its report to be taken, and not until every BMC of a large fleet was asked. Among either, lanes take turns: five
+thousand machines of one namespace are one lane, and another's only machine comes next.
 """
 
 from __future__ import annotations
@@ -12,19 +13,45 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Hashable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
 
-class WorkQueue(Generic[Key]):
-    """Belongs to one event loop."""
+class Lanes(Generic[Key]):
+    """Keys in the order of their coming in each lane, and the lanes in turn."""
 
-    def __init__(self) -> None:
-        self._ready: asyncio.PriorityQueue[tuple[bool, int, Key]] = asyncio.PriorityQueue()
+    def __init__(self, lane: Callable[[Key], Hashable]) -> None:
+        self._lane = lane
+        self._lanes: OrderedDict[Hashable, deque[Key]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._lanes)
+
+    def put(self, key: Key) -> None:
+        """At the end of its lane; a new lane comes after those that are there."""
+        self._lanes.setdefault(self._lane(key), deque()).append(key)
+
+    def pop(self) -> Key:
+        """The first of the lane whose turn it is."""
+        name, keys = self._lanes.popitem(last=False)
+        key = keys.popleft()
+        if keys:
+            self._lanes[name] = keys
+        return key
+
+
+class WorkQueue(Generic[Key]):
+    """Belongs to one event loop; `lane` names whom a key takes turns for."""
+
+    def __init__(self, lane: Callable[[Key], Hashable] = lambda _: None) -> None:
+        self._urgent, self._patient = Lanes(lane), Lanes(lane)
+        self._entries = asyncio.Semaphore(0)
+        """As many as there are in both."""
         self._queued: dict[Key, bool] = {}
-        """Whether each can wait, as in `_ready`; an entry there that says otherwise is void."""
+        """Whether each can wait, as in which of the two it is; an entry in the other is void."""
         self._busy: set[Key] = set()
         self._again: dict[Key, bool] = {}
         """Those of `_busy` that are to be handed out again, and whether each can wait."""
@@ -43,7 +70,8 @@ class WorkQueue(Generic[Key]):
             self._again[key] = can_wait and self._again.get(key, True)
         elif key not in self._queued or (self._queued[key] and not can_wait):
             self._queued[key] = can_wait
-            self._ready.put_nowait((can_wait, self._number(), key))
+            (self._patient if can_wait else self._urgent).put(key)
+            self._entries.release()
 
     def rouse(self, key: Key) -> None:
         """Look at this key if nobody would otherwise."""
@@ -70,7 +98,9 @@ class WorkQueue(Generic[Key]):
     async def get(self) -> Key:
         """The next key; nobody else gets it until `done`."""
         while True:
-            can_wait, _, key = await self._ready.get()
+            await self._entries.acquire()
+            can_wait = not self._urgent
+            key = (self._patient if can_wait else self._urgent).pop()
             if self._queued.get(key) is can_wait:
                 del self._queued[key]
                 self._busy.add(key)

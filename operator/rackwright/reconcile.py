@@ -18,6 +18,7 @@ within a step is no reason: it goes along with the next write, or has one of its
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import traceback
@@ -31,10 +32,10 @@ from rackwright.agent.tokens import Tokens, matches
 from rackwright.api.machine import BareMetalMachineStatus, OperationName
 from rackwright.cache import Cache, Key, Machine, wants_inspection
 from rackwright.events import Events
-from rackwright.execute import MACHINES, Executor, NotNow
+from rackwright.execute import MACHINES, AskedToShutDown, Executor, NotNow
 from rackwright.install.phone_home import PhoneHome
 from rackwright.kube import Cluster, ClusterError, Conflict, Gone
-from rackwright.lifecycle.decide import Decision, after_fault, after_refusal, decide
+from rackwright.lifecycle.decide import Decision, after_asking, after_fault, after_refusal, decide
 from rackwright.lifecycle.steps import Action, LetGo, Stage
 from rackwright.lifecycle.world import Blame, Fault, World
 from rackwright.observe import Observer
@@ -45,6 +46,10 @@ FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 60.0
 PROGRESS_SECONDS = 30.0
 """How long progress within a step may go unrecorded: a boot into memory that takes less is never told of by itself."""
+PATIENCE_SECONDS = 2.0
+"""How long a worker stays with a pass: most take milliseconds, and an honest BMC's answer less than this."""
+MOST_SLOW = 2048
+"""Passes that go on without a worker: each costs some 40 KiB, and a fleet whose BMCs are all away has many."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +78,7 @@ class Reconciler:
         events: Events,
         may_act: Callable[[], bool],
         progress_seconds: float = PROGRESS_SECONDS,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._cluster = cluster
         self._cache = cache
@@ -84,6 +90,11 @@ class Reconciler:
         self._progress_seconds = progress_seconds
         self._progress: dict[str, _Progress] = {}
         """What isn't recorded yet, by machine uid."""
+        self._slow = 0
+        """How many passes go on without a worker."""
+        self._patience = patience
+        self._writing: set[Key] = set()
+        """Whose status is being written."""
         self._hurry: set[str] = set()
         self._failures: dict[Key, int] = {}
 
@@ -152,13 +163,31 @@ class Reconciler:
     # --- the workers ---------------------------------------------------------------------------------------------
 
     async def work(self) -> None:
-        """One worker; runs until cancelled."""
-        while True:
-            key = await self._queue.get()
-            try:
-                await self._guarded(key)
-            finally:
-                self._queue.done(key)
+        """One worker; runs until cancelled.
+
+        A pass that waits for a machine to shut down, or for a BMC that doesn't answer, goes on without the worker:
+        those are busy with what gets on. Its key stays busy until it ends, so nobody else acts on that machine. One
+        that writes keeps its worker: if the API server is slow, more who ask it would make it slower.
+        """
+        async with asyncio.TaskGroup() as passes:
+            while True:
+                key = await self._queue.get()
+                one = passes.create_task(self._one(key))
+                await asyncio.wait({one}, timeout=self._patience)
+                while not one.done() and (key in self._writing or self._slow >= MOST_SLOW):
+                    await asyncio.wait({one}, timeout=self._patience)
+                if not one.done():
+                    self._slow += 1
+                    one.add_done_callback(self._caught_up)
+
+    async def _one(self, key: Key) -> None:
+        try:
+            await self._guarded(key)
+        finally:
+            self._queue.done(key)
+
+    def _caught_up(self, _pass: asyncio.Task[None]) -> None:
+        self._slow -= 1
 
     async def _guarded(self, key: Key) -> None:
         """One pass; whatever goes wrong is a sentence in the log and another pass later."""
@@ -237,6 +266,9 @@ class Reconciler:
             world = replace(world, now=world.now + timedelta(seconds=int(monotonic() - begun)))
             decision = after_fault(world, outcome) if isinstance(outcome, Fault) else after_refusal(world)
             return await self._pause(machine, decision)
+        if isinstance(outcome, AskedToShutDown):
+            await self._record(machine, after_asking(world, outcome.at))
+            return 0.0
         await self._events.acted(machine, decision)
         if isinstance(action, LetGo):
             return None  # the watch says what becomes of it, and may have said so before this answer came
@@ -267,11 +299,14 @@ class Reconciler:
         if not changes:
             return
         body = {"metadata": {"resourceVersion": str(machine.version), "uid": machine.uid}, "status": changes}
+        self._writing.add(machine.key)
         try:
             self.seen(await self._cluster.patch_status(MACHINES, *machine.key, body))
+            await self._events.tell(machine, decision)
         except Gone:
             return
-        await self._events.tell(machine, decision)
+        finally:
+            self._writing.discard(machine.key)
 
     # --- what the HTTP server waits for --------------------------------------------------------------------------
 

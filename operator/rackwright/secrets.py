@@ -1,7 +1,7 @@
 """Secrets, read when they are needed and watched only while a machine waits for one to appear or to change.
 
 The operator has no right to list Secrets and keeps none for longer than a few minutes, so that a machine's every step
-doesn't cost a request: what isn't read again by then is forgotten.
+doesn't cost a request: what isn't read again by then is forgotten. (A BMC's driver keeps what it was made with.)
 """
 
 from __future__ import annotations

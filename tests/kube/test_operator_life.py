@@ -35,8 +35,8 @@ INTO_THE_POOL = {
     "POST events": 2,
 }
 DEPLOYMENT = {"PATCH baremetalmachines": 1, "PATCH baremetalmachines/status": 4, "POST events": 2}
-"""What these cost the API server, however busy the host is. Secrets come on top: one that several machines name is read
-once in minutes, and user data are looked at when a deployment begins and when they are written."""
+"""What these cost the API server, however busy the host is. Secrets come on top: a BMC's is read once, and for several
+machines that name it once in minutes; user data are looked at when a deployment begins and when they are written."""
 SECRETS = "GET secrets"
 USER_DATA = "#cloud-config\nwrite_files: [{path: /etc/motd, content: the-tenants-own-words}]\n"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from rackwright.api.machine import SecretRef
 from rackwright.bmcs import BMCs
 from rackwright.cache import Machine
 from rackwright.kube import Secret
@@ -38,6 +40,7 @@ class Driver:
     endpoint: Endpoint
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     answer: Callable[[], PowerState] = lambda: PowerState.OFF
+    asked: int = 0
 
     async def power_state(self) -> PowerState:
         return self.answer()
@@ -53,17 +56,24 @@ class Around:
     drivers: list[Driver] = field(default_factory=list)
     awaited: list[tuple[Name, str, str | None]] = field(default_factory=list)
     version: str = "1"
+    reads: list[bool] = field(default_factory=list)
+    """Whether each had to be fresh."""
+    password: bytes = b"hunter2"
+    accepts: str = "hunter2"
 
     def __post_init__(self) -> None:
         self.connections = Connections(drivers={"redfish+https": self.made})
         self.bmcs = BMCs(self.connections, self)  # type: ignore[arg-type]
 
     def made(self, endpoint: Endpoint, *_: object) -> Any:
-        self.drivers.append(Driver(endpoint))
-        return self.drivers[-1]
+        driver = Driver(endpoint)
+        driver.answer = refuses(driver, lambda: self.accepts)
+        self.drivers.append(driver)
+        return driver
 
-    async def read(self, _name: Name) -> Secret:
-        return Secret(self.version, {"username": b"admin", "password": b"hunter2"})
+    async def read(self, _name: Name, *, fresh: bool = False) -> Secret:
+        self.reads.append(fresh)
+        return Secret(self.version, {"username": b"admin", "password": self.password})
 
     def awaiting(self, name: Name, uid: str, version: str | None) -> None:
         self.awaited.append((name, uid, version))
@@ -100,11 +110,105 @@ async def test_a_machine_that_is_gone_leaves_nothing_behind(around: Around) -> N
 
 async def test_rejected_credentials_await_another_version_than_the_one_that_was_tried(around: Around) -> None:
     def refused() -> PowerState:
-        around.version = "2"  # somebody corrects them while the BMC still thinks about the wrong ones
+        around.version = str(int(around.version) + 1)  # somebody corrects them while the BMC still thinks about these
         raise PowerError(FaultClass.CREDENTIALS, "The BMC refuses the credentials")
 
     await around.bmcs.driver(machine())
     around.drivers[0].answer = refused
     reading = await around.bmcs.power(machine(), fresh=timedelta())
     assert reading.fault is not None
-    assert around.awaited == [(Name("rack-a", "bmc"), "uid", "1")]
+    assert around.version == "3", "it was asked twice"
+    assert around.awaited == [(Name("rack-a", "bmc"), "uid", "2")]
+
+
+# --- what a BMC is asked with, until it rejects that ------------------------------------------------------------------
+
+
+def refuses(driver: Driver, password: Callable[[], str]) -> Callable[[], PowerState]:
+    """An answer to whoever has another password."""
+
+    def answer() -> PowerState:
+        assert driver.endpoint.credentials is not None
+        driver.asked += 1
+        if driver.endpoint.credentials.password != password():
+            raise PowerError(FaultClass.CREDENTIALS, "The BMC refuses the credentials")
+        return PowerState.OFF
+
+    return answer
+
+
+async def test_a_secret_is_read_once_as_long_as_its_bmc_takes_what_it_held(around: Around) -> None:
+    for _ in range(5):
+        assert (await around.bmcs.power(machine(), fresh=timedelta())).fault is None
+    assert len(around.reads) == 2, "user name and password, which are one request"
+
+
+async def test_a_password_that_was_changed_on_both_sides_is_read_anew_and_nobody_notices(around: Around) -> None:
+    await around.bmcs.power(machine(), fresh=timedelta())
+    around.password, around.version = b"new", "2"
+    around.accepts = "new"
+    assert (await around.bmcs.power(machine(), fresh=timedelta())).fault is None
+    assert [driver.asked for driver in around.drivers] == [2, 1]
+    assert around.awaited == []
+
+
+async def test_a_bmc_that_rejects_what_its_secret_holds_now_is_not_asked_again(around: Around) -> None:
+    await around.bmcs.power(machine(), fresh=timedelta())
+    around.accepts = "nobody knows"
+    reading = await around.bmcs.power(machine(), fresh=timedelta())
+    assert reading.fault is not None
+    assert reading.fault.reason == "BMCCredentialsRejected"
+    assert [driver.asked for driver in around.drivers] == [2], "once more than before, for BMCs lock accounts"
+
+
+async def test_another_secret_in_spec_is_read_at_once(around: Around) -> None:
+    await around.bmcs.driver(machine())
+    around.reads.clear()
+    other = machine()
+    assert other.spec.bmc is not None
+    bmc = other.spec.bmc.model_copy(update={"credentials_secret_ref": SecretRef(name="other")})
+    await around.bmcs.driver(replace(other, spec=other.spec.model_copy(update={"bmc": bmc})))
+    assert around.reads
+
+
+# --- BMCs that stay silent --------------------------------------------------------------------------------------------
+
+
+async def test_a_bmc_that_stays_silent_is_asked_less_and_less_often_to_a_limit_and_then_as_before(
+    around: Around, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = 1000.0, []
+    monkeypatch.setattr("rackwright.bmcs.time.monotonic", lambda: now)
+    silent = True
+
+    def answer() -> PowerState:
+        asked.append(now)
+        if silent:
+            raise PowerError(FaultClass.UNREACHABLE, "The BMC does not answer in time")
+        return PowerState.OFF
+
+    await around.bmcs.driver(machine())
+    around.drivers[0].answer = answer
+    for _ in range(90):
+        await around.bmcs.power(machine(), fresh=timedelta(minutes=5))
+        now += 60
+    minutes = [(at - 1000) / 60 for at in asked]
+    assert minutes == [0, 5, 15, 35, 55, 75]
+    silent = False
+    asked.clear()
+    for _ in range(30):
+        await around.bmcs.power(machine(), fresh=timedelta(minutes=5))
+        now += 60
+    assert [(after - before) / 60 for before, after in pairwise(asked)] == [5, 5, 5, 5]
+
+
+async def test_whoever_begins_asks_a_silent_bmc_at_once(around: Around) -> None:
+    def answer() -> PowerState:
+        around.drivers[0].asked += 1
+        raise PowerError(FaultClass.UNREACHABLE, "The BMC does not answer in time")
+
+    await around.bmcs.driver(machine())
+    around.drivers[0].answer = answer
+    for _ in range(4):
+        await around.bmcs.power(machine(), fresh=timedelta())
+    assert around.drivers[0].asked == 4

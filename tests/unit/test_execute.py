@@ -14,8 +14,9 @@ from rackwright.agent.tokens import Tokens
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.cache import Machine
 from rackwright.execute import Executor, Means, NotNow
-from rackwright.lifecycle.steps import WriteImage
+from rackwright.lifecycle.steps import PowerOn, WriteImage
 from rackwright.lifecycle.world import Blame, Fault
+from rackwright.power.port import FaultClass, PowerError
 
 RECORDED, OTHER = f"sha256:{'ab' * 32}", f"sha256:{'cd' * 32}"
 USER_DATA, EDITED = "k:recorded", "k:edited"
@@ -112,6 +113,39 @@ async def test_user_data_that_changed_since_they_were_recorded_are_not_written_b
 async def test_an_agent_that_takes_no_command_or_does_not_say_so_is_no_failure(fault: AgentFault) -> None:
     ramdisk = Ramdisk(RECORDED, AgentError(fault, "The agent is busy."))
     assert await ramdisk.executor().carry_out(WriteImage(), machine()) == NotNow()
+
+
+class Locked:
+    """A BMC that rejects its account, and whose Secret was corrected so many times since it was read."""
+
+    def __init__(self, corrections: int) -> None:
+        self.corrections = corrections
+        self.asked = 0
+
+    def stale(self, _uid: str) -> None:
+        """Nothing was read."""
+
+    async def driver(self, _machine: Machine) -> Locked:
+        return self
+
+    async def power_on(self) -> None:
+        self.asked += 1
+        raise PowerError(FaultClass.CREDENTIALS, "The BMC refuses the credentials")
+
+    async def renewed(self, _machine: Machine, _error: PowerError) -> bool:
+        self.corrections -= 1
+        return self.corrections >= 0
+
+    def explained(self, _machine: Machine, error: PowerError) -> Fault:
+        return Fault(Blame.BMC, error.fault.value, error.message)
+
+
+@pytest.mark.parametrize(("corrections", "asked"), [(0, 1), (1, 2), (9, 2)])
+async def test_what_a_bmc_rejects_is_repeated_once_if_its_secret_was_corrected(corrections: int, asked: int) -> None:
+    bmc, executor = Locked(corrections), Ramdisk(RECORDED).executor()
+    executor._bmcs = bmc  # type: ignore[assignment]
+    assert isinstance(await executor.carry_out(PowerOn(), machine()), Fault)
+    assert bmc.asked == asked
 
 
 async def test_an_agent_that_makes_no_sense_is_one() -> None:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import base64
-from datetime import UTC, datetime
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tests.unit.agent.world import MAC, UID, boot, identity
 
 from rackwright.agent.client import Command, CommandStatus
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
-from rackwright.api.machine import RescueEnvironment
+from rackwright.api.conditions import Condition
+from rackwright.api.machine import Phase, Power, ReadinessGate, RescueEnvironment
+from rackwright.bmcs import Reading
 from rackwright.cache import Cache, Machine
 from rackwright.install.faults import Doing
 from rackwright.install.phone_home import PhoneHome
-from rackwright.lifecycle.world import Agent, CommandState, Policy
+from rackwright.installs import Capacity
+from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy
 from rackwright.observe import Observer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -85,3 +91,130 @@ async def test_what_an_installed_system_reported_is_forgotten_once_status_has_it
     here.reported(UID, PhoneHome("op-1", "10.0.0.7", "web-1", ()))
     await here.world(at_rest, hurry=False)
     assert not here._first_boots
+
+
+class Asked:
+    """BMCs that answer as they are told to; `fresh` is how new each answer had to be."""
+
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self.fresh: list[float] = []
+        self.last: Reading | None = None
+
+    def turn_to(self, _machine: Machine) -> None:
+        """Nothing to leave."""
+
+    def known(self, _machine: Machine) -> Reading | None:
+        return self.last
+
+    async def power(self, machine: Machine, *, fresh: timedelta) -> Reading:
+        self.fresh.append(fresh.total_seconds())
+        return Reading(Power.UNKNOWN if self.fault else Power.OFF, self.fault, 0.0, machine.spec.bmc)
+
+
+# --- how often a BMC is asked while its agent reports -----------------------------------------------------------------
+
+
+def at_work(heard: float) -> tuple[Observer, Asked, Machine]:
+    """A machine that is being commissioned, whose agent was heard so many seconds ago."""
+    sessions, asked = Sessions(), Asked()
+    session = Session("op-n1", "https://10.0.0.7:9999", identity().certificate, time.monotonic() - heard, "13.0.0")
+    sessions.heard(boot(machine_uid="n1", operation_id="op-n1"), session, ip_address("10.0.0.7"))
+    here, machine = observer(sessions), to_install("n1")
+    operation = machine.status.operation
+    assert operation is not None
+    began = operation.model_copy(update={"name": "Commission", "step": "BootRamdisk"})
+    status = machine.status.model_copy(update={"phase": Phase.COMMISSIONING, "operation": began})
+    here._bmcs = asked  # type: ignore[assignment]
+    return here, asked, replace(machine, status=status)
+
+
+@pytest.mark.parametrize(
+    ("heard", "power", "fresh"),
+    [(1, Power.ON, 60), (19, Power.ON, 60), (25, Power.ON, 5), (1, Power.OFF, 5), (1, None, 5)],
+)
+async def test_a_bmc_is_asked_rarely_while_the_agent_proves_that_the_power_is_on(
+    heard: float, power: Power | None, fresh: float
+) -> None:
+    here, asked, machine = at_work(heard)
+    if power is not None:
+        asked.last = Reading(power, None, 0.0, machine.spec.bmc)
+    await here.world(machine, hurry=False)
+    assert asked.fresh == [fresh]
+
+
+# --- whose turn it is to install ------------------------------------------------------------------------------------
+
+
+def to_install(name: str) -> Machine:
+    operation = {"id": f"op-{name}", "name": "Deploy", "beganAt": AT, "startedAt": AT, "deadline": AT}
+    return Machine.read(
+        {
+            "metadata": {
+                "namespace": "rack-a",
+                "name": name,
+                "uid": name,
+                "resourceVersion": "1",
+                "finalizers": ["metal.rackwright.io/release"],
+            },
+            "spec": {
+                "bootMACAddress": f"52:54:00:00:00:0{name[-1]}",
+                "bmc": {"address": f"redfish+https://{name}.example"},
+                "allocation": {"owner": "o"},
+                "deployment": {"image": "debian-12"},
+            },
+            "status": {"phase": "Deploying", "owner": "o", "operation": operation},
+        }
+    )
+
+
+@pytest.fixture
+def two_for_one_slot() -> tuple[Observer, Asked, Machine, Machine]:
+    here, asked, first, second = observer(Sessions()), Asked(), to_install("n1"), to_install("n2")
+    here._cache = Cache(Capacity(fleet=1))
+    here._bmcs = asked  # type: ignore[assignment]
+    for machine in (first, second):
+        here._cache.put(machine)
+    return here, asked, first, second
+
+
+async def test_a_machine_that_waits_for_its_turn_has_its_bmc_asked_as_rarely_as_an_idle_one(
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine],
+) -> None:
+    here, asked, first, second = two_for_one_slot
+    assert (await here.world(second, hurry=False)).seen.queued == Place(2, 2)
+    assert (await here.world(first, hurry=False)).seen.queued is None
+    assert asked.fresh == [Policy().poll.total_seconds(), 5.0]
+    assert (await here.world(second, hurry=False)).seen.queued == Place(1, 1)
+
+
+@pytest.mark.parametrize(("gates", "queued"), [([], Place(1, 1)), (["example.org/BurnIn"], None)])
+async def test_a_machine_that_stays_in_the_pool_takes_no_slot(
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine], gates: list[str], queued: Place | None
+) -> None:
+    async def nothing(*_: object) -> None:
+        """Nothing stands in its way."""
+
+    here, _, first, second = two_for_one_slot
+    spec = first.spec.model_copy(update={"readiness_gates": [ReadinessGate(condition_type=gate) for gate in gates]})
+    ready = first.status.model_copy(update={"phase": Phase.READY, "operation": None, "owner": None})
+    first = replace(first, version=2, spec=spec, status=ready)
+    here._cache = Cache(Capacity(fleet=1))
+    here._obstacle = nothing  # type: ignore[assignment,method-assign]
+    here._cache.put(first)
+    await here.world(first, hurry=False)
+    here._cache.put(second)
+    assert (await here.world(second, hurry=False)).seen.queued == queued
+
+
+async def test_a_machine_whose_bmc_is_misconfigured_takes_no_slot(
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine],
+) -> None:
+    here, asked, first, second = two_for_one_slot
+    asked.fault = Fault(Blame.CONFIGURATION, "SecretMissing", "The Secret is missing.")
+    assert (await here.world(first, hurry=False)).seen.queued is None
+    held = {"type": "Stalled", "status": "True", "reason": "SecretMissing", "lastTransitionTime": AT}
+    status = first.status.model_copy(update={"conditions": [Condition.model_validate(held)]})
+    here._cache.put(replace(first, version=2, status=status))
+    asked.fault = None
+    assert (await here.world(second, hurry=False)).seen.queued is None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rackwright.queue import WorkQueue
 
@@ -186,3 +190,87 @@ async def test_no_two_workers_ever_have_one_key(queue: WorkQueue[str]) -> None:
         task.cancel()
     await asyncio.gather(*workers, return_exceptions=True)
     assert all(seen.values())
+
+
+# --- whose turn it is -------------------------------------------------------------------------------------------------
+
+
+def tenant(key: str) -> str:
+    """Whom a key like a7 takes turns for."""
+    return key[0]
+
+
+@pytest.mark.parametrize("can_wait", [False, True])
+async def test_one_key_of_one_tenant_is_next_though_another_has_five_thousand(can_wait: bool) -> None:
+    queue: WorkQueue[str] = WorkQueue(lane=tenant)
+    for number in range(5000):
+        queue.wake(f"a{number}", can_wait=can_wait)
+    assert await taken(queue) == "a0"
+    queue.wake("b0", can_wait=can_wait)
+    assert [await taken(queue) for _ in range(4)] == ["a1", "b0", "a2", "a3"]
+
+
+async def test_what_has_happened_comes_before_what_can_wait_of_whomever() -> None:
+    queue: WorkQueue[str] = WorkQueue(lane=tenant)
+    for key in ("b0", "c0"):
+        queue.wake(key, can_wait=True)
+    for key in ("a0", "a1", "b1"):
+        queue.wake(key)
+    assert [await taken(queue) for _ in range(5)] == ["a0", "b1", "a1", "b0", "c0"]
+
+
+async def test_ten_thousand_keys_of_a_hundred_tenants_are_handed_out_in_no_time() -> None:
+    queue: WorkQueue[tuple[int, int]] = WorkQueue(lane=lambda key: key[0])
+    begun = time.process_time()
+    for number in range(10_000):
+        queue.wake((number % 100, number))
+    for _ in range(10_000):
+        queue.done(await queue.get())
+    assert time.process_time() - begun < 1.0
+
+
+WAKES = st.tuples(st.sampled_from(["a0", "a1", "a2", "b0", "b1", "c0"]), st.booleans())
+
+
+@given(st.lists(st.one_of(WAKES, st.just("get"), st.just("done"))))
+async def test_whatever_is_woken_is_handed_out_once_in_turn_and_nothing_is_lost(events: list[object]) -> None:
+    queue: WorkQueue[str] = WorkQueue(lane=tenant)
+    ready: dict[str, bool] = {}
+    busy: list[str] = []
+    again: dict[str, bool] = {}
+    passed_over: Counter[str] = Counter()
+
+    async def get() -> None:
+        key = await queue.get()
+        waiting = ready.pop(key)
+        assert key not in busy
+        assert not waiting or all(ready.values()), "what can wait, before what can't"
+        busy.append(key)
+        for other, can_wait in ready.items():
+            if can_wait is waiting:
+                passed_over[other] += 1
+                ahead = sum(tenant(each) == tenant(other) for each in ("a0", "a1", "a2", "b0", "b1", "c0"))
+                assert passed_over[other] <= 3 * ahead, "each lane has its turn"
+        passed_over[key] = 0
+
+    for event in (*events, *["get", "done"] * 20):
+        match event:
+            case "get" if ready:
+                await get()
+            case "done" if busy:
+                key = busy.pop(0)
+                queue.done(key)
+                if key in again:
+                    ready[key] = again.pop(key)
+            case (str(key), bool(can_wait)):
+                queue.wake(key, can_wait=can_wait)
+                if key in busy:
+                    again[key] = can_wait and again.get(key, True)
+                else:
+                    if ready.get(key, can_wait) is not can_wait:
+                        passed_over[key] = 0
+                    ready[key] = can_wait and ready.get(key, True)
+            case _:
+                continue
+    assert not ready
+    assert not len(queue)

@@ -536,6 +536,10 @@ class BareMetalMachineStatus(Model):
     )
     power: Power = Field(default=Power.UNKNOWN, description="Power, as the BMC reported it.")
     powered_at: Time | None = Field(default=None, description="When power was last seen to change.")
+    shutdown_asked_at: Time | None = Field(
+        default=None,
+        description="When its system was asked to shut down, while that is awaited; its power is cut if it doesn't.",
+    )
     owner: str | None = Field(default=None, description="Whose the machine is until it is released.")
     hardware: HardwareSummary | None = Field(default=None, description="The hardware in a line.")
     installed: Installed | None = Field(default=None, description="What its disks hold.")

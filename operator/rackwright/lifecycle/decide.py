@@ -7,7 +7,7 @@ out leaves an executor no choice: record `status` first if it changes the intent
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rackwright.api.fields import format_duration
 from rackwright.api.machine import BareMetalMachineStatus, Failure, Phase, Power
@@ -21,6 +21,7 @@ from rackwright.lifecycle.reasons import (
     FORCE_DELETION,
     LEAVE_FAILED,
     LET_GO_AS_IT_RUNS,
+    QUEUED,
     RELEASED_FIRST,
     THE_BMC_FAULT,
     THE_FAULT,
@@ -35,6 +36,7 @@ from rackwright.lifecycle.steps import (
     Finish,
     Hold,
     Pause,
+    PowerOff,
     Record,
     RecordEvidence,
     Rest,
@@ -144,6 +146,11 @@ def after_fault(world: World, fault: Fault) -> Decision:
     return replace(following, turns=(gave_up, *following.turns), failure=failure)
 
 
+def after_asking(world: World, at: datetime) -> Decision:
+    """What follows when the system was asked to shut down: that is awaited, and recorded, for whoever goes on."""
+    return decide(world.with_status(world.status.model_copy(update={"shutdown_asked_at": at})))
+
+
 def after_refusal(world: World) -> Decision:
     """What follows when the agent took no command now: how far it is stays unclear until it is asked again."""
     agent = world.seen.agent
@@ -155,7 +162,7 @@ def _intent(status: BareMetalMachineStatus) -> BareMetalMachineStatus:
     """Status without what only tells what was seen."""
     operation = status.operation.model_copy(update={"message": ""}) if status.operation else None
     blank: dict[str, object] = {"conditions": [], "power": Power.UNKNOWN, "powered_at": None, "observed_generation": 0}
-    return status.model_copy(update={**blank, "operation": operation})
+    return status.model_copy(update={**blank, "shutdown_asked_at": None, "operation": operation})
 
 
 def _verdicts(status: BareMetalMachineStatus) -> dict[str, str]:
@@ -181,6 +188,8 @@ def _decision(
     stage = None if isinstance(step, Pause) else step.stage
     status = world.status if stage is None else announced(world, stage)
     status = _observed(world, status)
+    if status.shutdown_asked_at is not None and not isinstance(step, PowerOff):
+        status = status.model_copy(update={"shutdown_asked_at": None})
     if world.deleting and isinstance(step, Hold) and not world.spec.locked:
         message = f"{message} {FORCE_DELETION}"
     if status.operation is not None:
@@ -224,7 +233,7 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
             when = operation.next_retry_at.strftime("%H:%M:%SZ")
             return failure.reason, f"{failure.message} Attempt {operation.attempt} of {attempts} at {when}."
         case str() as reason if reason == THE_BMC_FAULT and world.seen.bmc_fault is not None:
-            again = f" It is asked again every {format_duration(world.policy.poll)}."
+            again = f" It is asked again after {format_duration(world.policy.poll)}, or later the longer this lasts."
             asked_again = isinstance(row.do, Rest) and world.status.operation is None
             return world.seen.bmc_fault.reason, world.seen.bmc_fault.message + (again if asked_again else "")
         case str() as reason if reason == THE_OBSTACLE and world.seen.obstacle is not None:
@@ -249,6 +258,8 @@ def _told(reason: str, world: World) -> str:
             return f"{words} Not True: {', '.join(closed_gates(world))}."
         case "ReinstallNeeded":
             return f"{words} What differs: {', '.join(differences(world))}."
+        case reason if reason == QUEUED and (place := world.seen.queued) is not None:
+            return f"Waiting: {_ordinal(place.number)} of {place.of} for an install slot. {words}"
         case "AwaitingStartFromNetwork" | "AwaitingStartFromDisk":
             return words.format(name=world.name)
         case _:
@@ -273,8 +284,14 @@ def _look_again(world: World, step: Action | Pause) -> timedelta:
             return max(min(left, world.policy.watch), timedelta(seconds=1))
         case Wait():
             retry = world.status.operation.next_retry_at if world.status.operation else None
-            return retry - world.now if retry is not None and retry_ahead(world) else world.policy.watch
+            return retry - world.now if retry is not None and retry_ahead(world) else world.policy.poll
         case Rest() | Hold():
             return world.policy.poll
         case _:
             return timedelta()
+
+
+def _ordinal(number: int) -> str:
+    """As in "37th"."""
+    teen = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"

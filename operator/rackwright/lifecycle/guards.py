@@ -13,6 +13,7 @@ from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import EraseMode, OperationName, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.differences import differences
+from rackwright.lifecycle.reasons import QUEUED
 from rackwright.lifecycle.steps import Stage
 from rackwright.lifecycle.world import Blame, CommandState, World
 
@@ -290,9 +291,12 @@ def _ahead(now: datetime, begun: datetime, until: datetime) -> bool:
 
 @guard
 def was_held_up(world: World) -> bool:
-    """The attempt waited, until now, for somebody to change something."""
+    """The attempt waited, until now, for somebody to change something or for its turn to install."""
     operation, stalled = world.status.operation, ConditionType.STALLED
-    held = any(condition.type == stalled and condition.status == "True" for condition in world.status.conditions)
+    held = any(
+        (condition.type == stalled and condition.status == "True") or condition.reason == QUEUED
+        for condition in world.status.conditions
+    )
     return held and operation is not None and operation.started_at < world.now
 
 
@@ -380,6 +384,12 @@ def evidence_stale(world: World) -> bool:
 def deployment_obstructed(world: World) -> bool:
     """Something that the deployment names is missing or doesn't fit."""
     return world.seen.obstacle is not None
+
+
+@guard
+def no_install_slot(world: World) -> bool:
+    """As many machines install as may, and others come before it."""
+    return world.seen.queued is not None
 
 
 @guard

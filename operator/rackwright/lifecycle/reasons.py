@@ -15,6 +15,9 @@ THE_BMC_FAULT = "(the BMC fault's)"
 THE_OBSTACLE = "(the obstacle's)"
 """Stands in the table for the reason why the deployment can't begin."""
 
+QUEUED = "AwaitingInstallSlot"
+"""Why a machine waits for its turn; its attempt's time begins with that."""
+
 LEAVE_FAILED = "Set spec.commissioning.trigger to a new value to try again."
 """What a person does about a machine that has Failed, whatever failed."""
 
@@ -78,6 +81,7 @@ SENTENCES = {
     "ReinstallRequested": "spec.deployment.trigger has a new value.",
     "FirstBootReported": "The installed system has started and reported.",
     "HeldUpNoMore": "What it waited for is there: its time begins now.",
+    QUEUED: "As many machines install as may at once: it waits for its turn, and its attempt's time begins with that.",
     "StartingFromOff": "Switched off, so that the next boot is the one that was asked for.",
     "NothingToErase": "Nothing was written to its disks.",
     "EraseNotWanted": "release.erase is None: nothing was erased.",

@@ -58,6 +58,7 @@ from rackwright.lifecycle.guards import (
     locked,
     marked_broken,
     no_bmc,
+    no_install_slot,
     off_wanted,
     on_wanted,
     overdue,
@@ -76,7 +77,7 @@ from rackwright.lifecycle.guards import (
     under_way,
     was_held_up,
 )
-from rackwright.lifecycle.reasons import THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, fault
+from rackwright.lifecycle.reasons import QUEUED, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, fault
 from rackwright.lifecycle.steps import (
     Abandon,
     Acknowledge,
@@ -214,6 +215,7 @@ TABLE: tuple[Row, ...] = (
                                                                         Finish(),                 DEPLOYED,      "FirstBootReported"),
     Row(TRANSIENT,      under_way & no_bmc,                             Hold(),                   STAY,          "BMCMissing"),
     Row(TRANSIENT,      bmc_misconfigured & untouched,                  Hold(),                   STAY,          THE_BMC_FAULT),
+    Row((DEPLOYING,),   at_stage(S.START) & no_install_slot,            Wait(soon=False),         STAY,          QUEUED),
     Row(TRANSIENT,      was_held_up & untouched,                        Renew(),                  STAY,          "HeldUpNoMore"),
     Row((DEPLOYING,),   overdue & at_stage(S.BOOT_DISK) & ~kept_in_ramdisk, Fail(fault("FirstBootMissing")), STAY, THE_FAULT),
     Row((COMMISSIONING,), overdue & shut_down & for_the_pool & gates_closed,

@@ -76,6 +76,14 @@ class Agent:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A place in a queue: the `number`th `of` so many."""
+
+    number: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What was observed in this pass."""
 
@@ -97,6 +105,8 @@ class Seen:
     """Of the image that is declared now, where it exists."""
     user_data: str | None = None
     """Keyed digest of the user data that is declared now, where it is known."""
+    queued: Place | None = None
+    """Where it waits for its turn to install; None where it has its turn, or nothing to install."""
     listening_since: datetime | None = None
     """Since when agents could be heard: an operator that just started has heard nobody yet."""
 

@@ -1,14 +1,13 @@
 """Every BMC of the fleet, each behind one driver that is kept: sessions are few and logging in is slow.
 
-Exchanges are queued per BMC, that is per host and port, because the systems of a chassis share one; and no more than
-`concurrency` go on in the whole fleet, so that a thousand BMCs that hang take a bounded number of threads.
+Exchanges are queued per BMC, that is per host and port, because the systems of a chassis share one; how many go on in
+the whole fleet, `traffic` says.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
@@ -20,6 +19,7 @@ from rackwright.power.manual import ManualDriver
 from rackwright.power.port import DEFAULT_LIMITS, Endpoint, FaultClass, Limits, PowerDriver, PowerError
 from rackwright.power.redfish_driver import RedfishDriver
 from rackwright.power.simulated import simulation_not_allowed
+from rackwright.power.traffic import HANGING_SECONDS, OneBMC, Traffic
 from rackwright.power.webhook_driver import WebhookDriver
 
 __all__ = ["DRIVERS", "Connections", "Factory", "bmc_key"]
@@ -49,13 +49,19 @@ class Connections:
     """Gives the driver for an endpoint. Belongs to one event loop."""
 
     def __init__(
-        self, *, concurrency: int = 32, limits: Limits = DEFAULT_LIMITS, drivers: Mapping[str, Factory] = DRIVERS
+        self,
+        *,
+        concurrency: int = 32,
+        per_second: float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        drivers: Mapping[str, Factory] = DRIVERS,
+        hanging: float = HANGING_SECONDS,
     ) -> None:
+        """`concurrency` exchanges go on at once, `per_second` begin in a second (None: as many as can)."""
         self._limits = limits
         self._drivers = drivers
-        self._slots = asyncio.Semaphore(concurrency)
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="bmc")
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._traffic = Traffic(concurrency, per_second, hanging)
+        self._bmcs: WeakValueDictionary[str, OneBMC] = WeakValueDictionary()
         self._kept: dict[str, _Kept] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -104,15 +110,15 @@ class Connections:
             await asyncio.wait(self._closing, timeout=within)
         for unfinished in self._closing:
             unfinished.cancel()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._traffic.threads.shutdown(wait=False, cancel_futures=True)
 
     def _line(self, address: Address, machine: str) -> Line:
         bmc = _key(address.authority or str(address), machine)
-        lock = self._locks.get(bmc)
-        if lock is None:
-            lock = self._locks[bmc] = asyncio.Lock()
+        one = self._bmcs.get(bmc)
+        if one is None:
+            one = self._bmcs[bmc] = OneBMC()
         place = f"{address.scheme}://{address.host}" if machine else address.place
-        return Line(place, lock, self._slots, self._threads)
+        return Line(place, one, self._traffic)
 
 
 def _key(place: str, machine: str) -> str:

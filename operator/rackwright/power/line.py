@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 from rackwright.power.port import FaultClass, Limits, PowerError
+from rackwright.power.traffic import Manner, OneBMC, Place, Traffic
 
 T = TypeVar("T")
 
@@ -21,15 +22,13 @@ T = TypeVar("T")
 class Line:
     """One BMC's queue, and its share of the exchanges that may go on at once in the fleet.
 
-    `lock` is shared by all lines to one BMC, `slots` and `executor` by all lines there are. `place` names the BMC in
-    messages.
+    `bmc` is shared by all lines to one BMC, `traffic` by all lines there are. `place` names the BMC in messages.
     """
 
-    def __init__(self, place: str, lock: asyncio.Lock, slots: asyncio.Semaphore, executor: Executor) -> None:
+    def __init__(self, place: str, bmc: OneBMC, traffic: Traffic) -> None:
         self.place = place
-        self._lock = lock
-        self._slots = slots
-        self._executor = executor
+        self._bmc = bmc
+        self._traffic = traffic
 
     async def call(self, work: Callable[[], T], limits: Limits) -> T:
         """Run `work` in a thread when it is this BMC's turn, and give back what it returns or raises.
@@ -37,15 +36,17 @@ class Line:
         Raises `PowerError`: BUSY if no turn came within `limits.turn`, UNREACHABLE if the exchange took longer than
         `limits.exchange`.
         """
-        await self._take_turn(limits.turn)
+        place = await self._take_turn(limits.turn)
+        begun = asyncio.get_running_loop().time()
         try:
-            exchange = asyncio.get_running_loop().run_in_executor(self._executor, work)
+            exchange = asyncio.get_running_loop().run_in_executor(self._traffic.threads, work)
         except BaseException:
-            self._end_turn()
+            self._end_turn(place)
             raise
-        exchange.add_done_callback(self._ended)
+        exchange.add_done_callback(partial(self._ended, place, begun))
         done, _ = await asyncio.wait({exchange}, timeout=limits.exchange)
         if not done:
+            self._bmc.manner = Manner.HANGS
             raise PowerError(
                 FaultClass.UNREACHABLE,
                 f"The BMC at {self.place} did not finish its answer within {limits.exchange:g} s",
@@ -55,21 +56,21 @@ class Line:
     @asynccontextmanager
     async def turn(self, limits: Limits) -> AsyncIterator[None]:
         """This BMC's turn, for an exchange that needs no thread. Raises as `call` does where no turn came."""
-        await self._take_turn(limits.turn)
+        place = await self._take_turn(limits.turn)
         try:
             yield
         finally:
-            self._end_turn()
+            self._end_turn(place)
 
-    async def _take_turn(self, patience: float) -> None:
+    async def _take_turn(self, patience: float) -> Place:
         try:
             async with asyncio.timeout(patience):
-                await self._lock.acquire()
+                await self._bmc.lock.acquire()
                 try:
                     # After the lock: who waits for a slow BMC keeps no place from the others.
-                    await self._slots.acquire()
+                    return await self._traffic.enter(self._bmc.manner)
                 except BaseException:
-                    self._lock.release()
+                    self._bmc.lock.release()
                     raise
         except TimeoutError:
             raise PowerError(
@@ -77,11 +78,20 @@ class Line:
                 f"The BMC at {self.place} had no turn within {patience:g} s: earlier exchanges still go on",
             ) from None
 
-    def _ended(self, exchange: asyncio.Future[T]) -> None:
+    def _ended(self, place: Place, begun: float, exchange: asyncio.Future[T]) -> None:
         if not exchange.cancelled():
-            exchange.exception()  # seen, even if the caller left: nothing to report as never retrieved
-        self._end_turn()
+            error = exchange.exception()  # seen, even if the caller left: nothing to report as never retrieved
+            took = asyncio.get_running_loop().time() - begun
+            self._bmc.manner = _manner(error, hung=took >= self._traffic.hanging)
+        self._end_turn(place)
 
-    def _end_turn(self) -> None:
-        self._slots.release()
-        self._lock.release()
+    def _end_turn(self, place: Place) -> None:
+        place.give_back()
+        self._bmc.lock.release()
+
+
+def _manner(error: BaseException | None, *, hung: bool) -> Manner:
+    """How a BMC behaves whose exchange ended like this; one that refuses something has answered."""
+    if not isinstance(error, PowerError) or error.fault is not FaultClass.UNREACHABLE:
+        return Manner.ANSWERS
+    return Manner.HANGS if hung else Manner.UNPROVEN

@@ -23,6 +23,10 @@ class ManualDriver:
     async def power_on(self) -> None:
         """A person is told by the machine's conditions."""
 
+    async def ask_to_shut_down(self) -> bool:
+        """Nobody can be asked."""
+        return False
+
     async def power_off(self, *, grace: float) -> None:
         """A ramdisk is switched off by its agent; anything else by a person, who is told when that matters."""
 

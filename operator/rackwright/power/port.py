@@ -115,6 +115,12 @@ class PowerDriver(Protocol):
     async def power_on(self) -> None:
         """Switch on, and return when the BMC reports it on. Nothing happens to a machine that is on."""
 
+    async def ask_to_shut_down(self) -> bool:
+        """Ask the operating system to switch off, and return at once.
+
+        False where there is nothing to wait for: the machine is off, or its system can't be asked.
+        """
+
     async def power_off(self, *, grace: float) -> None:
         """Switch off, and return when the BMC reports it off.
 

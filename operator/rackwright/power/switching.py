@@ -70,9 +70,19 @@ class SwitchingDriver(Generic[M]):
         if await self._do("switch the machine on", self._steps.switch_on):
             await self._reach(PowerState.ON, "to switch the machine on")
 
+    async def ask_to_shut_down(self) -> bool:
+        """Press the power button; a BMC that can't ask the operating system may still cut the power."""
+        try:
+            return await self._do("shut the machine down", self._steps.ask_to_shut_down)
+        except PowerError as error:
+            if error.fault not in REFUSED | {FaultClass.BUSY}:
+                raise
+            LOG.info("No shutdown before the power is cut: %s", error)
+            return False
+
     async def power_off(self, *, grace: float) -> None:
         """Shut down, wait `grace` seconds, cut the power if need be, and wait for that."""
-        if grace > 0 and await self._shut_down(grace):
+        if grace > 0 and await self.ask_to_shut_down() and await self._goes_off(grace):
             return
         if await self._do("cut the power", self._steps.cut_power):
             await self._reach(PowerState.OFF, "to cut the power")
@@ -104,15 +114,5 @@ class SwitchingDriver(Generic[M]):
     async def _awaited(self, wanted: PowerState, *, within: float) -> PowerState:
         return await wait_for(self.power_state, lambda seen: seen is wanted, within=within, every=self._limits.poll)
 
-    async def _shut_down(self, grace: float) -> bool:
-        """Is it off by shutting down? A BMC that can't ask the operating system may still cut the power."""
-        try:
-            asked = await self._do("shut the machine down", self._steps.ask_to_shut_down)
-        except PowerError as error:
-            if error.fault not in REFUSED | {FaultClass.BUSY}:
-                raise
-            LOG.info("No shutdown before the power is cut: %s", error)
-            return False
-        if not asked:
-            return True
+    async def _goes_off(self, grace: float) -> bool:
         return await self._awaited(PowerState.OFF, within=grace) is PowerState.OFF

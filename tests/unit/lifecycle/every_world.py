@@ -40,7 +40,7 @@ from rackwright.api.machine import (
     Power,
     ReadinessGate,
 )
-from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Seen, World
+from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Seen, World
 
 SILENT = Fault(Blame.BMC, "BMCUnreachable", "The BMC does not answer.")
 MISSING = Fault(Blame.CONFIGURATION, "SecretMissing", "The Secret node-07-bmc does not exist.")
@@ -182,6 +182,7 @@ def worlds(number: int, *, torn: bool = False) -> Iterator[World]:
             image_checksum=draw([None, CHECKSUM]),
             evidence=draw([status.installed, status.installed, None, installed()]),
             listening_since=draw([None, NOW - MINUTES]),
+            queued=draw([None, None, None, Place(37, 212)]),
         )
         yield replace(
             World(uid="0f1e", name="node-07", generation=3, spec=spec, status=status, now=NOW, seen=seen),

@@ -1,0 +1,118 @@
+"""How many exchanges with BMCs go on in the fleet, so that those that hang take no place from those that answer.
+
+A BMC that hangs holds a thread for a minute or two, and a fleet has some at any time. So there are kinds of places:
+
+- `concurrency` for BMCs that are at work; a quarter of them only for BMCs that have answered the last time;
+- many more aside, for exchanges that take longer than `HANGING_SECONDS`: each moves there and frees its place;
+- a BMC that hung the last time begins aside, and waits there for a place if many do.
+
+A thread that hangs costs memory and nothing else. Whether a BMC hangs is known only by asking it: one that is asked for
+the first time, or is back after it hung, shows it within `HANGING_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import assert_never
+
+HANGING_SECONDS = 3.0
+"""Most BMCs answer within this, and slower ones lose nothing but their place."""
+ASIDE = 8
+"""For each place, how many there are aside."""
+
+
+class Manner(Enum):
+    """How a BMC behaved the last time."""
+
+    UNPROVEN = auto()
+    """It wasn't asked yet, or couldn't be reached and that showed at once."""
+    ANSWERS = auto()
+    HANGS = auto()
+
+
+@dataclass(slots=True, weakref_slot=True)
+class OneBMC:
+    """What all lines to one BMC share."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the exchange that goes on."""
+    manner: Manner = Manner.UNPROVEN
+
+
+class Place:
+    """What one exchange has of the fleet's traffic, until it is given back."""
+
+    def __init__(self, held: list[asyncio.Semaphore], aside: asyncio.Semaphore, after: float) -> None:
+        self._held = held
+        self._aside = aside
+        self._moving: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if aside not in held:
+            self._timer = asyncio.get_running_loop().call_later(after, self._move)
+
+    def give_back(self) -> None:
+        """The exchange is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._moving is not None:
+            self._moving.cancel()
+        self._release([])
+
+    def _move(self) -> None:
+        self._moving = asyncio.get_running_loop().create_task(self._step_aside())
+
+    async def _step_aside(self) -> None:
+        await self._aside.acquire()
+        self._release([self._aside])
+
+    def _release(self, now: list[asyncio.Semaphore]) -> None:
+        held, self._held = self._held, now
+        for semaphore in held:
+            semaphore.release()
+
+
+class Traffic:
+    """The places of a fleet. Belongs to one event loop."""
+
+    def __init__(self, concurrency: int, per_second: float | None, hanging: float = HANGING_SECONDS) -> None:
+        self.hanging = hanging
+        """Seconds after which an exchange is taken to hang."""
+        self._between = 1 / per_second if per_second else 0.0
+        self._next = float("-inf")
+        self._places = asyncio.Semaphore(concurrency)
+        self._unproven = asyncio.Semaphore(concurrency - concurrency // 4)
+        self._aside = asyncio.Semaphore(concurrency * ASIDE)
+        self.threads: Executor = ThreadPoolExecutor(concurrency * (1 + ASIDE), thread_name_prefix="bmc")
+
+    async def enter(self, manner: Manner) -> Place:
+        """Wait for a place among those that behave like this."""
+        match manner:
+            case Manner.ANSWERS:
+                wanted = [self._places]
+            case Manner.UNPROVEN:
+                wanted = [self._unproven, self._places]
+            case Manner.HANGS:
+                wanted = [self._aside]
+            case _:
+                assert_never(manner)
+        held: list[asyncio.Semaphore] = []
+        try:
+            for semaphore in wanted:
+                await semaphore.acquire()
+                held.append(semaphore)
+            await self._pace()
+        except BaseException:
+            for semaphore in held:
+                semaphore.release()
+            raise
+        return Place(held, self._aside, self.hanging)
+
+    async def _pace(self) -> None:
+        """Wait until another exchange may begin."""
+        now = asyncio.get_running_loop().time()
+        begins = self._next = max(self._next + self._between, now)
+        if begins > now:
+            await asyncio.sleep(begins - now)

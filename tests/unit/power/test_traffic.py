@@ -1,0 +1,229 @@
+"""BMCs that hang: what becomes of a fleet of a thousand when a tenth of it does. Time and threads are virtual."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from statistics import fmean, quantiles
+from typing import Any
+
+import pytest
+
+from rackwright.power.line import Line
+from rackwright.power.port import DEFAULT_LIMITS, FaultClass, PowerError
+from rackwright.power.traffic import Manner, OneBMC, Traffic
+
+CONCURRENCY = 32
+
+
+class Skipping(selectors.SelectSelector):
+    """Waits for nothing: whoever sleeps wakes at once, and the time is as if it had passed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        ready = super().select(0)
+        if not ready and timeout is not None and timeout > 0:
+            self.now += timeout
+        return ready
+
+
+def in_virtual_time(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run it on a loop whose clock jumps from one event to the next."""
+    selector = Skipping()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = lambda: selector.now  # type: ignore[method-assign]
+    try:
+        return loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+class Threads(Executor):
+    """Threads in which an exchange takes as many seconds as it says, or an hour."""
+
+    def __init__(self) -> None:
+        self.busy = self.most = 0
+
+    def submit(self, work: Callable[..., Any], /, *_: Any, **__: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        seconds, error = work()
+        self.busy += 1
+        self.most = max(self.most, self.busy)
+
+        def end() -> None:
+            self.busy -= 1
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        asyncio.get_running_loop().call_later(seconds, end)
+        return future
+
+
+Answer = tuple[float, Exception | None]
+"""After how many seconds, and why not."""
+
+
+def answers(seconds: float) -> Callable[[], Answer]:
+    return lambda: (seconds, None)
+
+
+def hangs(seconds: float = 60.0) -> Callable[[], Answer]:
+    return lambda: (seconds, PowerError(FaultClass.UNREACHABLE, "The BMC does not answer in time"))
+
+
+class Fleet:
+    """BMCs behind one operator's traffic."""
+
+    def __init__(self, concurrency: int = CONCURRENCY, per_second: float | None = None) -> None:
+        self.traffic = Traffic(concurrency, per_second)
+        self.threads: Any = Threads()
+        self.traffic.threads.shutdown()
+        self.traffic.threads = self.threads
+
+    def line(self) -> Line:
+        return Line("there", OneBMC(), self.traffic)
+
+    async def asks(self, line: Line, work: Callable[[], Answer]) -> float:
+        """Seconds until it answered, or not."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        with suppress(PowerError):
+            await line.call(work, DEFAULT_LIMITS)
+        return clock() - begun
+
+    def free(self) -> int:
+        """Places that nobody has."""
+        return self.traffic._places._value
+
+
+async def a_while(hanging: int) -> list[float]:
+    """How long each of those that answer took, in a fleet of a thousand that is asked once a minute each."""
+    fleet, chance, took = Fleet(), random.Random(7), []  # noqa: S311 (repeatable on purpose)
+
+    async def poll(number: int, first: float, answer: float) -> None:
+        line = fleet.line()
+        await asyncio.sleep(first)
+        for _ in range(15):
+            seconds = await fleet.asks(line, hangs() if number < hanging else answers(answer))
+            if number >= 100:  # who answers in both fleets
+                took.append(seconds)
+            await asyncio.sleep(60.0)
+
+    await asyncio.gather(*(poll(each, chance.uniform(0, 60), chance.uniform(0.1, 2.0)) for each in range(1000)))
+    return took
+
+
+def test_a_tenth_of_the_fleet_that_hangs_slows_nobody_else_down() -> None:
+    well, ill = in_virtual_time(lambda: a_while(0)), in_virtual_time(lambda: a_while(100))
+    assert len(well) == len(ill) == 900 * 15
+    assert fmean(ill) <= 1.1 * fmean(well)
+    assert quantiles(ill, n=100)[98] <= 1.1 * quantiles(well, n=100)[98]
+
+
+def test_those_that_hang_free_their_places_and_begin_aside_the_next_time() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        lines = [fleet.line() for _ in range(24)]
+        asked = [asyncio.ensure_future(fleet.asks(line, hangs())) for line in lines]
+        await asyncio.sleep(1)
+        assert fleet.free() == 8
+        await asyncio.sleep(5)
+        assert fleet.free() == CONCURRENCY
+        await asyncio.gather(*asked)
+        assert {line._bmc.manner for line in lines} == {Manner.HANGS}
+        asked = [asyncio.ensure_future(fleet.asks(line, hangs())) for line in lines]
+        await asyncio.sleep(1)
+        assert (fleet.free(), fleet.threads.busy) == (CONCURRENCY, 24)
+        await asyncio.gather(*asked)
+        assert fleet.traffic._aside._value == 8 * CONCURRENCY
+
+    in_virtual_time(main)
+
+
+def test_a_quarter_of_the_places_is_for_those_that_have_answered() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        proven = [fleet.line() for _ in range(8)]
+        for line in proven:
+            await fleet.asks(line, answers(0.1))
+        crowd = [asyncio.ensure_future(fleet.asks(fleet.line(), hangs())) for _ in range(1000)]
+        await asyncio.sleep(1)
+        assert await asyncio.gather(*(fleet.asks(line, answers(0.1)) for line in proven)) == [
+            pytest.approx(0.1, abs=0.01) for _ in proven
+        ]
+        for each in crowd:
+            each.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+
+    in_virtual_time(main)
+
+
+def test_one_that_hung_and_is_back_is_one_of_those_that_answer() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        line = fleet.line()
+        await fleet.asks(line, hangs())
+        manners = [line._bmc.manner]
+        await fleet.asks(line, answers(1.0))
+        assert [*manners, line._bmc.manner] == [Manner.HANGS, Manner.ANSWERS]
+
+    in_virtual_time(main)
+
+
+def test_one_that_refuses_something_has_answered_and_one_that_refuses_connections_has_not() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        for fault, manner in ((FaultClass.CREDENTIALS, Manner.ANSWERS), (FaultClass.UNREACHABLE, Manner.UNPROVEN)):
+            line, error = fleet.line(), PowerError(fault, "No")
+            await fleet.asks(line, lambda error=error: (0.1, error))  # type: ignore[misc]
+            assert line._bmc.manner is manner
+
+    in_virtual_time(main)
+
+
+def test_no_place_is_lost_whoever_gives_up_when() -> None:
+    async def main() -> None:
+        fleet, chance = Fleet(concurrency=4), random.Random(7)  # noqa: S311 (repeatable on purpose)
+        lines = [fleet.line() for _ in range(12)]
+        for _ in range(300):
+            work = hangs(chance.uniform(1, 130)) if chance.random() < 0.5 else answers(chance.uniform(0.1, 20))
+            asked = asyncio.ensure_future(fleet.asks(chance.choice(lines), work))
+            await asyncio.sleep(chance.uniform(0, 20))
+            if chance.random() < 0.5:
+                asked.cancel()
+        await asyncio.sleep(10_000)
+        places = (fleet.traffic._places, fleet.traffic._unproven, fleet.traffic._aside)
+        assert [each._value for each in places] == [4, 3, 32]
+        assert not any(line._bmc.lock.locked() for line in lines)
+
+    in_virtual_time(main)
+
+
+def test_no_more_exchanges_begin_in_a_second_than_may() -> None:
+    async def main() -> float:
+        fleet = Fleet(per_second=10)
+        await asyncio.gather(*(fleet.asks(fleet.line(), answers(0.01)) for _ in range(101)))
+        return asyncio.get_running_loop().time()
+
+    assert in_virtual_time(main) == pytest.approx(10.0, abs=0.1)
+
+
+def test_a_rate_is_no_debt_after_a_pause() -> None:
+    async def main() -> None:
+        fleet = Fleet(per_second=1)
+        await fleet.asks(fleet.line(), answers(0.01))
+        await asyncio.sleep(60)
+        assert await fleet.asks(fleet.line(), answers(0.01)) == pytest.approx(0.01, abs=0.01)
+        assert await fleet.asks(fleet.line(), answers(0.01)) == pytest.approx(1.0, abs=0.02)
+
+    in_virtual_time(main)

@@ -1,0 +1,337 @@
+"""Whose turn it is to install: never more than may, nobody starved, and nothing that a restart or a failure loses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rackwright.cache import Cache, Key, Machine
+from rackwright.installs import Capacity, Installs
+from rackwright.lifecycle.world import Place
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+AT = "2026-01-01T08:00:00Z"
+STALLED = {"type": "Stalled", "status": "True", "reason": "SecretMissing", "lastTransitionTime": AT}
+LOADING = ("PowerOff", "BootRamdisk", "WriteImage")
+
+
+def stamp(seconds: float) -> str:
+    return (NOW + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+class Fleet:
+    """Machines as they are recorded, and who may install of them."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self.now = NOW
+        self.records: dict[str, dict[str, Any]] = {}
+        self.restart()
+
+    def restart(self) -> None:
+        """A new operator reads the records, in whatever order."""
+        self.cache = Cache(self.capacity)
+        self.cache.installs = Installs(self.capacity, clock=lambda: self.now)
+        for name in reversed(self.records):
+            self._put(name)
+
+    def _put(self, name: str) -> set[Key]:
+        return self.cache.put(Machine.read(self.records[name]))
+
+    def record(self, name: str, *, namespace: str = "a", rack: str = "", **changes: Any) -> set[str]:
+        """A machine is recorded; the names of others who are called by that."""
+        number = len(self.records)
+        before = self.records.get(name)
+        version = int(before["metadata"]["resourceVersion"]) + 1 if before else 1
+        operation = {
+            "id": f"op-{name}",
+            "name": "Deploy",
+            "step": changes.pop("step", ""),
+            "beganAt": before["status"]["operation"]["beganAt"] if before else stamp(number - 9000),
+            "startedAt": stamp(0),
+            "deadline": stamp(changes.pop("lasts", 3600)),
+        }
+        if "retry_in" in changes:
+            operation["nextRetryAt"] = stamp(changes.pop("retry_in"))
+        status = {"phase": changes.pop("phase", "Deploying"), "operation": operation, "owner": "o"}
+        status["conditions"] = changes.pop("conditions", [])
+        spec = {
+            "bootMACAddress": f"52:54:00:00:{number // 256:02x}:{number % 256:02x}",
+            "bmc": {"address": f"redfish+https://{name}.example/redfish/v1/Systems/1"},
+            "allocation": {"owner": "o"},
+            "deployment": {"image": "debian-12"},
+            **changes.pop("spec", {}),
+        }
+        metadata = {
+            "namespace": namespace,
+            "name": name,
+            "uid": name,
+            "resourceVersion": str(version),
+            "labels": {"metal.rackwright.io/rack": rack} if rack else {},
+            **changes,
+        }
+        if before is not None:
+            metadata = {**before["metadata"], "resourceVersion": str(version), **changes}
+            spec = {**before["spec"], "bootMACAddress": before["spec"]["bootMACAddress"], **spec.get("override", {})}
+        self.records[name] = {"metadata": metadata, "spec": spec, "status": status}
+        return {key.name for key in self._put(name)} - {name}
+
+    def machine(self, name: str) -> Machine:
+        return Machine.read(self.records[name])
+
+    def asks(self, name: str) -> Place | None:
+        """The machine is looked at: None if it may install now."""
+        return self.cache.installs.place(self.machine(name), take=True)
+
+    def installing(self, names: Iterable[str]) -> list[str]:
+        """Who of them is let through, each recorded as having begun."""
+        through = [name for name in names if self.asks(name) is None]
+        for name in through:
+            self.record(name, step="BootRamdisk")
+        return through
+
+
+def names(number: int, prefix: str = "n") -> list[str]:
+    return [f"{prefix}{each}" for each in range(number)]
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    """Five machines that want to install, where two may."""
+    it = Fleet(Capacity(fleet=2))
+    for name in names(5):
+        it.record(name)
+    return it
+
+
+def test_as_many_install_as_may_and_the_others_know_their_place(fleet: Fleet) -> None:
+    assert [fleet.asks(name) for name in names(5)] == [None, None, Place(1, 3), Place(2, 3), Place(3, 3)]
+
+
+def test_those_who_were_recorded_first_come_first_whoever_asks_first(fleet: Fleet) -> None:
+    assert fleet.asks("n4") == Place(5, 5)
+    assert fleet.asks("n2") == Place(3, 5)
+    assert fleet.asks("n1") is None
+    assert fleet.asks("n0") is None
+
+
+def test_no_limit_is_no_queue() -> None:
+    fleet = Fleet(Capacity())
+    for name in names(3):
+        fleet.record(name)
+    assert fleet.installing(names(3)) == names(3)
+
+
+def test_who_was_let_through_stays_so_until_it_is_recorded(fleet: Fleet) -> None:
+    assert [fleet.asks("n0"), fleet.asks("n0"), fleet.asks("n1"), fleet.asks("n0")] == [None] * 4
+    assert fleet.asks("n2") is not None
+
+
+@pytest.mark.parametrize("step", LOADING)
+def test_a_slot_lasts_until_the_image_is_written(fleet: Fleet, step: str) -> None:
+    fleet.installing(["n0", "n1"])
+    assert fleet.record("n0", step=step) == set()
+    assert fleet.asks("n2") is not None
+    assert fleet.record("n0", step="BootDisk") == {"n2"}
+    assert fleet.asks("n2") is None
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {"phase": "Deployed"},
+        {"phase": "Failed"},
+        {"phase": "Broken"},
+        {"phase": "Releasing"},
+        {"step": "", "retry_in": 600},
+        {"step": "", "conditions": [STALLED]},
+    ],
+)
+def test_a_slot_comes_back_whatever_becomes_of_the_attempt(fleet: Fleet, ending: dict[str, Any]) -> None:
+    fleet.installing(["n0", "n1"])
+    assert fleet.record("n0", **ending) == {"n2"}
+    assert fleet.asks("n2") is None
+    assert fleet.asks("n3") is not None
+
+
+def test_a_slot_comes_back_when_the_machine_vanishes(fleet: Fleet) -> None:
+    fleet.installing(["n0", "n1"])
+    assert {key.name for key in fleet.cache.remove(Key("a", "n1"), "n1")} == {"n2"}
+    assert fleet.asks("n2") is None
+
+
+def test_one_that_was_let_through_and_vanishes_gives_its_turn_back(fleet: Fleet) -> None:
+    assert fleet.asks("n0") is None
+    fleet.cache.remove(Key("a", "n0"), "n0")
+    assert [fleet.asks(name) for name in ("n1", "n2")] == [None, None]
+
+
+def test_a_slot_that_nobody_gives_back_ends_with_its_deadline(fleet: Fleet) -> None:
+    fleet.installing(["n0", "n1"])
+    fleet.record("n0", step="WriteImage", lasts=60, spec={"override": {"locked": True}})
+    assert fleet.asks("n2") is not None
+    fleet.now += timedelta(seconds=61)
+    assert fleet.asks("n2") is None
+
+
+def test_a_restart_loses_neither_slots_nor_order(fleet: Fleet) -> None:
+    fleet.installing(["n0", "n1"])
+    fleet.restart()
+    assert [fleet.asks(name) for name in ("n4", "n3", "n2")] == [Place(3, 3), Place(2, 3), Place(1, 3)]
+    fleet.record("n1", step="BootDisk")
+    assert fleet.asks("n4") is not None
+    assert fleet.asks("n2") is None
+
+
+def test_nobody_waits_behind_one_that_is_held_up_by_something_else(fleet: Fleet) -> None:
+    fleet.record("n0", spec={"override": {"locked": True}})
+    fleet.record("n1", conditions=[STALLED])
+    fleet.record("n2", retry_in=600)
+    assert fleet.installing(names(5)[3:]) == ["n3", "n4"]
+
+
+def test_one_that_is_let_through_and_locked_before_it_is_recorded_gives_its_turn_back(fleet: Fleet) -> None:
+    assert fleet.asks("n0") is None
+    fleet.record("n0", spec={"override": {"locked": True}})
+    assert [fleet.asks(name) for name in ("n1", "n2")] == [None, None]
+
+
+def test_an_operation_that_is_not_recorded_yet_is_let_through_only_where_there_is_room(fleet: Fleet) -> None:
+    fleet.record("new", phase="Allocated")
+    assert fleet.asks("new") == Place(6, 6)
+    fleet.installing(["n0"])
+    for name in names(5)[1:]:
+        fleet.record(name, phase="Failed")
+    assert fleet.asks("new") is None
+    fleet.record("late")
+    assert fleet.asks("late") == Place(1, 1)
+
+
+def test_one_that_was_let_through_and_never_recorded_holds_nothing_for_long(fleet: Fleet) -> None:
+    for name in names(5)[1:]:
+        fleet.record(name, phase="Failed")
+    fleet.installing(["n0"])
+    fleet.record("new", phase="Allocated")
+    assert fleet.asks("new") is None
+    fleet.record("late")
+    assert fleet.asks("late") is not None
+    fleet.now += timedelta(seconds=31)
+    assert fleet.asks("late") is None
+
+
+def test_a_rack_has_a_limit_of_its_own_and_holds_up_no_other() -> None:
+    fleet = Fleet(Capacity(fleet=10, rack=1))
+    for name in ("r1", "r2"):
+        fleet.record(name, rack="r")
+    fleet.record("s1", rack="s")
+    for name in ("u1", "u2"):
+        fleet.record(name)
+    assert fleet.installing(["r2", "r1", "s1", "u1", "u2"]) == ["r1", "s1", "u1"]
+    assert fleet.record("r1", step="BootDisk") == {"r2"}
+
+
+def test_one_machine_of_one_tenant_is_not_behind_five_thousand_of_another() -> None:
+    fleet = Fleet(Capacity(fleet=3))
+    crowd = names(5000, "crowd")
+    for name in crowd:
+        fleet.record(name, namespace="many")
+    fleet.installing(crowd[:3])
+    fleet.record("only", namespace="few")
+    begun = time.process_time()
+    assert fleet.asks("only") == Place(1, 4998)
+    assert fleet.asks(crowd[3]) == Place(2, 4998)
+    assert fleet.record(crowd[0], step="BootDisk") == {"only"}
+    assert fleet.asks(crowd[3]) is not None
+    assert fleet.asks("only") is None
+    assert time.process_time() - begun < 1.0
+
+
+def test_to_ask_where_five_thousand_wait_costs_next_to_nothing() -> None:
+    fleet = Fleet(Capacity(fleet=0, rack=20))
+    crowd = names(5000, "crowd")
+    for number, name in enumerate(crowd):
+        fleet.record(name, namespace=f"tenant-{number % 40}", rack=f"rack-{number % 100}")
+    machines = [fleet.machine(name) for name in crowd]
+    begun = time.process_time()
+    for machine in machines:
+        fleet.cache.installs.place(machine, take=True)
+    assert (time.process_time() - begun) / len(machines) < 0.001
+
+
+def test_a_place_far_back_is_told_again_when_a_fifth_of_the_way_is_done_and_the_last_ten_always() -> None:
+    fleet = Fleet(Capacity(fleet=1))
+    line = names(101)
+    for name in line:
+        fleet.record(name)
+    told: list[Place] = []
+    for name in line[:-1]:
+        assert fleet.asks(name) is None
+        fleet.record(name, step="BootDisk")
+        place = fleet.asks(line[-1]) if name != line[-2] else None
+        if place is not None and (not told or told[-1] != place):
+            told.append(place)
+    numbers = [place.number for place in told]
+    assert numbers[-9:] == [10, 9, 8, 7, 6, 5, 4, 3, 2]
+    assert len(numbers) < 25
+
+
+@given(st.data())
+def test_whatever_happens_no_more_install_than_may_and_everybody_does_in_the_end(data: st.DataObject) -> None:
+    limits = st.none() | st.integers(1, 3)
+    fleet = Fleet(Capacity(fleet=data.draw(limits), rack=data.draw(limits)))
+    waiting: set[str] = set()
+    installing: set[str] = set()
+    for name in names(data.draw(st.integers(1, 9))):
+        fleet.record(name, namespace=data.draw(st.sampled_from("ab")), rack=data.draw(st.sampled_from(["", "r", "s"])))
+        waiting.add(name)
+
+    def look(name: str) -> None:
+        if fleet.asks(name) is None:
+            fleet.record(name, step=data.draw(st.sampled_from(LOADING)))
+            waiting.discard(name)
+            installing.add(name)
+        slots = [fleet.machine(each) for each in installing]
+        assert fleet.capacity.fleet is None or len(slots) <= fleet.capacity.fleet
+        for rack in {each.rack for each in slots}:
+            assert fleet.capacity.rack is None or sum(each.rack == rack for each in slots) <= fleet.capacity.rack
+
+    for _ in range(data.draw(st.integers(0, 20))):
+        event = data.draw(st.sampled_from(["look", "write", "end", "fail", "restart"]))
+        if event == "restart":
+            fleet.restart()
+        elif event == "look" and waiting:
+            look(data.draw(st.sampled_from(sorted(waiting))))
+        elif event == "write" and waiting:
+            fleet.record(data.draw(st.sampled_from(sorted(waiting))))
+        elif event in ("end", "fail") and installing:
+            name = data.draw(st.sampled_from(sorted(installing)))
+            installing.discard(name)
+            fleet.record(name, **({"phase": "Deployed"} if event == "end" else {"step": ""}))
+            waiting |= {name} if event == "fail" else set()
+
+    for _ in range(len(fleet.records)):  # from here on everything goes well, and only who is called is looked at
+        for name in sorted(waiting):
+            look(name)
+        called: set[str] = set()
+        for name in sorted(installing):
+            called |= fleet.record(name, step="BootDisk")
+        installing.clear()
+        assert not waiting or called & waiting
+        for name in sorted(called & waiting):
+            look(name)
+    assert not waiting
+
+
+def test_a_machine_stands_where_its_label_says() -> None:
+    fleet = Fleet(Capacity())
+    fleet.record("n", rack="a1")
+    fleet.record("m")
+    assert (fleet.machine("n").rack, fleet.machine("m").rack) == ("a1", "")
+    assert replace(fleet.machine("m"), rack="b").rack == "b"
