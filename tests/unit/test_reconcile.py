@@ -24,6 +24,7 @@ from rackwright.lifecycle.steps import Action
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Seen, World
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import Reconciler, _changes
+from rackwright.shards import Jurisdiction, Ours, Theirs, ToBeMoved
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = Key("rack-a", "node-07")
@@ -79,6 +80,11 @@ class Rig:
     outcome: Fault | NotNow | Mapping[str, Any] | None = None
     trouble: Exception | None = None
     leads: bool = True
+    jurisdiction: Jurisdiction | None = None
+    """None: ours, as long as it leads."""
+    moved: list[Mapping[str, Any]] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
+    listened: list[str] = field(default_factory=list)
     later: timedelta = timedelta()
     bmc: str = "redfish+https://10.0.0.7"
     progress_seconds: float = 0.0
@@ -94,7 +100,7 @@ class Rig:
             observer=self,  # type: ignore[arg-type]
             executor=self,  # type: ignore[arg-type]
             events=self,  # type: ignore[arg-type]
-            may_act=lambda: self.leads,
+            jurisdiction=lambda _: self.jurisdiction or Ours(lambda: self.leads),
             progress_seconds=self.progress_seconds,
         )
 
@@ -379,7 +385,7 @@ async def test_an_action_that_ends_after_leadership_was_lost_is_not_recorded(rig
     await rig.turn()
     rig.outcome = Fault(Blame.BMC, "BMCUnreachable", "The BMC is silent.")
     answers = iter([True, False])
-    rig.reconciler._may_act = lambda: next(answers)
+    rig.jurisdiction = Ours(lambda: next(answers))
     await rig.turn()
     assert rig.deeds[2:] == ["BootRamdisk"]
 

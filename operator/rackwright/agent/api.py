@@ -61,8 +61,13 @@ class AgentAPI:
         persisted: Callable[[str], Awaitable[bool]],
         strangers: Strangers | None = None,
         persist_seconds: float = PERSIST_SECONDS,
+        guide: Callable[[web.Request, str | None], None] | None = None,
     ) -> None:
-        """Without `strangers`, enlistment is off."""
+        """Without `strangers`, enlistment is off.
+
+        `guide` raises an answer where another operator is to hear of the machine with this uid, or of one that nobody
+        knows; without it, everything is answered here.
+        """
         self._boots = boots
         self._sessions = sessions
         self._tokens = tokens
@@ -70,6 +75,7 @@ class AgentAPI:
         self._persisted = persisted
         self._strangers = strangers or Nobody()
         self._persist_seconds = persist_seconds
+        self._guide = guide or (lambda _request, _uid: None)
         self._intake = Intake()
 
     def routes(self) -> list[web.RouteDef]:
@@ -96,6 +102,7 @@ class AgentAPI:
         boot = self._boots.by_mac(_macs(request.query.get("addresses", "").split(",")))
         if boot is None:
             _refuse(HTTPStatus.NOT_FOUND, "No machine with these MAC addresses is being booted into the ramdisk.")
+        self._guide(request, boot.machine_uid)
         bound = self._sessions.address(boot.machine_uid, boot.operation_id)
         if bound not in {None, peer}:
             _log.warning("%s: lookup from %s refused, this boot's agent is at %s", _title(boot), peer, bound)
@@ -160,6 +167,7 @@ class AgentAPI:
         report = await self._report(request, peer)
         macs = _reported_macs(report)
         boot = self._boots.by_mac(macs)
+        self._guide(request, boot.machine_uid if boot is not None else None)
         if boot is None:
             _log.info("Inspection of a machine that is not being booted, from %s: %s", peer, ", ".join(macs[:8]))
             return await self._introduction(report)

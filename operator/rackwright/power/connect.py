@@ -7,6 +7,7 @@ Exchanges are queued per BMC, that is per host and port, because the systems of 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -88,13 +89,24 @@ class Connections:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    async def close(self, *, within: float = 20.0) -> None:
-        """End all sessions, as many as can be in `within` seconds; BMCs end the rest by themselves."""
-        for key in list(self._kept):
-            self.forget(key)
+    async def closed(self, *, within: float) -> None:
+        """Return when the sessions that are being ended are, or after so many seconds."""
         if self._closing:
             await asyncio.wait(self._closing, timeout=within)
-        for unfinished in self._closing:
+
+    async def close(self, *, within: float = 20.0, courtesy: float = 20.0) -> None:
+        """Wait for the exchanges that are under way, `within` seconds at the most, and end all sessions.
+
+        That is done meanwhile, and waited for no longer than `courtesy`: BMCs end the rest by themselves.
+        """
+        under_way = {asyncio.ensure_future(_released(lock)) for lock in self._locks.values() if lock.locked()}
+        for key in list(self._kept):
+            self.forget(key)  # behind the former: a lock is had in the order in which it was asked for
+        begun = time.monotonic()
+        if under_way:
+            await asyncio.wait(under_way, timeout=within)
+        await self.closed(within=max(0.0, begun + min(courtesy, within) - time.monotonic()))
+        for unfinished in (*under_way, *self._closing):
             unfinished.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -104,3 +116,9 @@ class Connections:
         if lock is None:
             lock = self._locks[bmc] = asyncio.Lock()
         return Line(address.place, lock, self._slots, self._threads)
+
+
+async def _released(lock: asyncio.Lock) -> None:
+    """Return when those who have a lock or wait for it have had it."""
+    async with lock:
+        return

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextvars import copy_context
 from typing import TypeVar
 
+from rackwright import fence
 from rackwright.power.port import FaultClass, Limits, PowerError
 
 T = TypeVar("T")
@@ -34,11 +36,12 @@ class Line:
         """Run `work` in a thread when it is this BMC's turn, and give back what it returns or raises.
 
         Raises `PowerError`: BUSY if no turn came within `limits.turn`, UNREACHABLE if the exchange took longer than
-        `limits.exchange`.
+        `limits.exchange`. `fence.Fenced` if it may not be spoken to any more, here or within `work`.
         """
         await self._take_turn(limits.turn)
         try:
-            exchange = asyncio.get_running_loop().run_in_executor(self._executor, work)
+            fence.check()
+            exchange = asyncio.get_running_loop().run_in_executor(self._executor, copy_context().run, work)
         except BaseException:
             self._end_turn()
             raise
