@@ -179,9 +179,7 @@ class Shards:
         """Whoever is in the middle of something with this shard's machines is to stop."""
         self._leases[shard].withdraw()
 
-    async def _contend(
-        self, shard: int, taken: Callable[[int], None], leave: Callable[[int], Awaitable[None]]
-    ) -> None:
+    async def _contend(self, shard: int, taken: Callable[[int], None], leave: Callable[[int], Awaitable[None]]) -> None:
         """Take a shard, keep it, give it up when another operator is to have it, and again; return when it was lost."""
         lease = self._leases[shard]
         while True:

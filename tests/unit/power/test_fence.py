@@ -42,9 +42,8 @@ def test_without_a_fence_everything_may_be_sent() -> None:
 
 
 def test_a_fence_ends_with_what_it_stands_around() -> None:
-    with fenced(lambda: True), pytest.raises(Fenced):
-        with fenced(lambda: False):
-            fence.check()
+    with fenced(lambda: True), pytest.raises(Fenced), fenced(lambda: False):
+        fence.check()
     fence.check()
 
 
@@ -161,17 +160,17 @@ async def test_a_session_is_left_alone_by_whoever_may_not_end_it(bmc: ScriptedBm
 
 
 async def test_closing_waits_for_an_exchange_that_is_under_way_and_for_sessions_only_a_moment(bmc: ScriptedBmc) -> None:
-    connections, goes_on = Connections(limits=IMPATIENT), asyncio.Event()
+    connections, told, goes_on = Connections(limits=IMPATIENT), asyncio.Event(), asyncio.Event()
     driver = connections.driver(endpoint(await bmc.start()))
     await driver.power_state()
 
     async def wait(_: web.Request) -> None:
+        told.set()
         await goes_on.wait()
 
     bmc.fail("POST", "ComputerSystem.Reset", wait)
     switching = asyncio.ensure_future(driver.power_on())
-    while "POST /redfish/v1/Systems/one/Actions/ComputerSystem.Reset" not in bmc.requests:
-        await asyncio.sleep(0.01)
+    await told.wait()
     switching.cancel()
     closing = asyncio.ensure_future(connections.close(within=5.0, courtesy=0.1))
     await asyncio.sleep(0.3)
