@@ -92,6 +92,7 @@ class Shards:
         """Of all Leases that are like ours, by name."""
         self._leaving: set[int] = set()
         self._news = asyncio.Event()
+        self._said = ""
 
     @property
     def alone(self) -> bool:
@@ -203,7 +204,7 @@ class Shards:
         lease = self._leases[shard]
         while True:
             while (other := self._otherwise()) is not None:
-                _log.info("standing by: %s", other)
+                self._say(f"standing by: {other}")
                 await asyncio.sleep(self._terms.period)
             await lease.acquire(self._hesitation)
             try:
@@ -240,8 +241,8 @@ class Shards:
                     await self._news.wait()
             holders = self._holders()
             shard = asks_for(holders, self._identity, self._plan.mine)
-            if shard is None or not holders.keys() >= self._plan.mine:
-                continue  # what is free comes first
+            if shard is None or not holders.keys() >= self._plan.mine or self._otherwise() is not None:
+                continue  # what is free comes first; and who divides the fleet differently waits for the others' end
             seen = self._leases[shard].seen
             already = seen is not None and seen.annotations.get(WANTED) == self._identity
             if already and time.monotonic() - asked < ASK_SECONDS:
@@ -269,11 +270,11 @@ class Shards:
 
     def _otherwise(self) -> str | None:
         """Who divides the fleet into another number of shards, in a sentence."""
-        for name, seen in self._sightings.items():
+        for seen in self._sightings.values():
             shards = seen.annotations.get(SHARDS, "1")
             lives = seen.holder not in ("", self._identity) and seen.left(self._terms.duration) > 0
             if lives and shards != str(self._plan.shards):
-                return f"{seen.holder} holds the Lease {name}, one of {shards}; here there are {self._plan.shards}"
+                return f"{seen.holder} shares {shards} shards, and here there are {self._plan.shards}"
         return None
 
     # --- what is heard of Leases ---------------------------------------------------------------------------------
@@ -298,6 +299,12 @@ class Shards:
             if name == lease_name(shard):
                 each.heard(lease)
         self._tell()
+
+    def _say(self, sentence: str) -> None:
+        """Log what is so for a while, once."""
+        if sentence != self._said:
+            _log.info("%s", sentence)
+        self._said = sentence
 
     def _tell(self) -> None:
         """Have everybody look who waits for news."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
-from tests.kube.metal import ERASING, IPXE, WRITING
+from tests.kube.metal import ERASING, IPXE, SWITCHED_OFF, WRITING
 from tests.kube.operators import (
     COMMISSIONED,
     DEPLOYED,
@@ -44,7 +44,7 @@ def here(
     crds: None,  # noqa: ARG001 (the operators watch them)
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    arguments = ("--shards", str(SHARDS))
+    arguments = ("--shards", str(SHARDS), "--enlist-namespace", "shards")
     folder = tmp_path_factory.mktemp("shards")
     with site(control_plane, folder, "shards", arguments=arguments, behind_service=True) as it:
         it.create(it.image("debian-12"))
@@ -236,6 +236,22 @@ def test_a_machine_whose_shard_changes_goes_from_one_operator_to_the_other_and_n
         assert node.metal.told == RELEASED
         assert node.metal.images_written == [IMAGE_CHECKSUM]
         assert [number for _, number in attempts(node, "Deploy")] == [1]
+
+
+def test_a_machine_nobody_declared_gets_one_record_whichever_operators_it_reaches(here: Site, watched: Leases) -> None:
+    strangers = [here.undeclared() for _ in range(3)]
+    with sharing(here, watched, 3) as everybody:
+        holders = watched.holders()
+        enlists = next(o for o in everybody if identity(o, holders) == holders["rackwright"])
+        here.front.ports.sort(key=lambda port: port == enlists.port)  # whom machines reach is another one
+        before = here.records()
+        for node in strangers:
+            node.metal.press_power()
+        for node in strangers:
+            node.metal.arrived(SWITCHED_OFF)
+            assert node.until(lambda status: status.get("phase") == "New", "was New")
+        assert here.records() - before == {node.name for node in strangers}
+        assert enlists.text().count(" enlisted") == len(strangers)
 
 
 def test_operators_that_were_told_of_another_number_of_shards_do_nothing_until_the_others_are_gone(

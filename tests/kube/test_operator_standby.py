@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from itertools import cycle, groupby
 
 import pytest
@@ -192,7 +193,7 @@ def test_operators_that_are_ended_and_killed_in_turn_lead_whole_lives_and_do_not
             if len(killed) >= 4 and all(life.done() for life in lived):
                 break
             before = watched.until(lambda holders: bool(holders.get("rackwright")))["rackwright"]
-            assert wait_until(lambda: leads.probe("readyz"), PATIENCE), leads.text()[-2000:]
+            assert wait_until(partial(leads.probe, "readyz"), PATIENCE), leads.text()[-2000:]
             in_the_middle_of_something(leads)
             at = datetime.now(UTC)
             leads.send(sign)

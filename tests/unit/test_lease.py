@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rackwright.kube import Conflict, Unavailable
-from rackwright.lease import Leadership, Terms
+from rackwright.lease import Leadership, Sighting, Terms
 
 SHORT = Terms(duration=1.0, deadline=0.5, period=0.05)
 
@@ -204,3 +204,69 @@ async def test_a_lease_that_can_not_be_given_up_runs_out() -> None:
     await first.release()
     leases.silent = False
     await within(5, second)
+
+
+def sighted(before: Sighting | None = None, *, annotations: Mapping[str, str] | None = None, **spec: Any) -> Sighting:
+    held = {"holderIdentity": "first", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseTransitions": 3}
+    return Sighting.of({"metadata": {"annotations": annotations}, "spec": {**held, **spec}}, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "lives"),
+    [
+        ({"annotations": {"metal.rackwright.io/wanted-by": "second"}}, False),
+        ({"renewTime": "2026-01-01T00:00:00+00:00"}, False),
+        ({"renewTime": "2026-01-01T00:00:02.000000Z"}, True),
+        ({"renewTime": "2025-01-01T00:00:00.000000Z"}, True),
+        ({"renewTime": "nonsense"}, True),
+        ({"holderIdentity": "second"}, True),
+        ({"leaseTransitions": 4}, True),
+    ],
+    ids=str,
+)
+def test_a_holder_lives_if_it_wrote_something_new_whatever_others_wrote_and_however_it_is_spelt(
+    change: dict[str, Any], lives: bool
+) -> None:
+    before = sighted()
+    before.since -= 5
+    after = sighted(before, **change)
+    assert (after.since > before.since) is lives
+    assert (after.left(15.0) > 12.0) is lives
+
+
+def test_a_lease_that_nobody_holds_is_free_at_once() -> None:
+    assert sighted(holderIdentity="").left(15.0) == 0.0
+
+
+async def test_a_holder_that_is_asked_for_its_lease_keeps_it_and_what_was_asked() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    await second.ask_for()
+    assert await first._renew()
+    assert leases.stored is not None
+    assert leases.stored["metadata"]["annotations"] == {"metal.rackwright.io/wanted-by": "second"}
+    assert leases.spec["holderIdentity"] == "first"
+    await first.release()
+    assert "annotations" not in leases.stored["metadata"]
+
+
+async def test_nobody_asks_for_a_lease_that_is_free() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await second.ask_for()
+    await within(5, first)
+    await first.release()
+    writes = leases.writes
+    await second.ask_for()
+    assert leases.writes == writes
+
+
+async def test_a_mandate_that_was_withdrawn_is_over_though_the_lease_is_held() -> None:
+    leader = candidate(Leases(), "first")
+    await within(5, leader)
+    before = leader.mandate()
+    leader.withdraw()
+    assert leader.holds()
+    assert not before()
+    assert leader.mandate()()
