@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import TypeAlias
 
 Mandate: TypeAlias = Callable[[], bool]
-"""Whether acting is safe right now; once it isn't, it never is again."""
+"""Whether acting is safe right now. Where another operator may have acted since it was given, it never is again."""
 
 _MANDATE: ContextVar[Mandate | None] = ContextVar("mandate", default=None)
 
