@@ -267,7 +267,7 @@ class Cluster:
     async def lease_changes(self, namespace: str, *, seconds: int) -> AsyncGenerator[JSON]:
         """Yield every Lease in a namespace, as it is at first and whenever it has changed, for so many seconds.
 
-        One that is deleted is yielded as it was, without a holder. A watch that falls silent is Unavailable.
+        That one is deleted isn't told: its holder writes it anew. A watch that falls silent is Unavailable.
         """
         stream = watch.Watch(return_type="object").stream(
             self._watched_leases.list_namespaced_lease,
@@ -278,10 +278,8 @@ class Cluster:
         )
         async with aclosing(_events(f"watch the Leases in {namespace}", stream)) as events:
             async for event in events:
-                lease = dict(event["raw_object"])
-                if event["type"] == "DELETED":
-                    lease["spec"] = {**(lease.get("spec") or {}), "holderIdentity": ""}
-                yield lease
+                if event["type"] != "DELETED":
+                    yield dict(event["raw_object"])
 
     def _plain(self, model: Any) -> JSON:
         """A model of the client library as the API's JSON."""

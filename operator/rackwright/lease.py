@@ -22,7 +22,7 @@ from typing import Any
 
 from rackwright.api import GROUP
 from rackwright.fence import Mandate
-from rackwright.kube import Cluster, ClusterError, Conflict
+from rackwright.kube import Cluster, ClusterError, Conflict, Gone
 
 WANTED = f"{GROUP}/wanted-by"
 """Annotation of a Lease: who asks its holder for it."""
@@ -122,7 +122,7 @@ class Leadership:
 
     @property
     def seen(self) -> Sighting | None:
-        """The Lease as it was last seen, None if it wasn't there."""
+        """The Lease as it was last seen, None if it never was."""
         return self._seen
 
     def heard(self, lease: Mapping[str, Any]) -> None:
@@ -196,15 +196,15 @@ class Leadership:
         asked = time.monotonic()
         try:
             lease = self._written or await self._read()
-            if lease is not None and not self._mine_to_take(lease):
+            if not self._mine_to_take(lease):
                 return False
             if not self._is_mine(lease) and (pause := hesitation()) > 0:
                 await asyncio.sleep(pause)
                 asked = time.monotonic()
             self._written = await self._write(self._claim(lease))
-        except Conflict:
+        except (Conflict, Gone):
             again, self._written = self._written is not None, None
-            return again and await self._renew()  # somebody may only have asked for it
+            return again and await self._renew()  # somebody may only have asked for it, or deleted it
         except ClusterError as error:
             _log.warning("the Lease could not be renewed: %s", error)
             return False
@@ -216,9 +216,12 @@ class Leadership:
     def _is_mine(self, lease: Mapping[str, Any] | None) -> bool:
         return ((lease or {}).get("spec") or {}).get("holderIdentity") == self._identity
 
-    def _mine_to_take(self, lease: Mapping[str, Any]) -> bool:
-        seen = self._seen or Sighting.of(lease, None)
-        return self._is_mine(lease) or seen.left(self._terms.duration) < 0 or not seen.holder
+    def _mine_to_take(self, lease: Mapping[str, Any] | None) -> bool:
+        """Whether nobody can hold it any more; a Lease that was deleted is its holder's for as long as it was."""
+        seen = self._seen
+        if seen is None or not seen.holder or seen.holder == self._identity:
+            return True
+        return self._is_mine(lease) or seen.left(self._terms.duration) < 0
 
     def _claim(self, lease: Mapping[str, Any] | None) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -245,7 +248,8 @@ class Leadership:
 
     async def _read(self) -> dict[str, Any] | None:
         lease = await self._cluster.lease(self._namespace, self._name, seconds=self._terms.deadline / 2)
-        self._seen = Sighting.of(lease, self._seen) if lease is not None else None
+        if lease is not None:
+            self._seen = Sighting.of(lease, self._seen)
         return lease
 
     async def _write(self, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,6 +90,8 @@ class Shards:
         }
         self._sightings: dict[str, Sighting] = {}
         """Of all Leases that are like ours, by name."""
+        self._confirmed: set[int] = set()
+        """The shards whose Lease was taken, and which nobody divides differently."""
         self._leaving: set[int] = set()
         self._news = asyncio.Event()
         self._said = ""
@@ -101,19 +103,19 @@ class Shards:
 
     def holds(self, shard: int = 0) -> bool:
         """Whether acting on this shard's machines is safe right now."""
-        return self._leases[shard].holds()
+        return shard in self._confirmed and self._leases[shard].holds()
 
     def held(self) -> list[int]:
         """The shards that are held right now."""
-        return [shard for shard, lease in self._leases.items() if lease.holds()]
+        return [shard for shard in self._leases if self.holds(shard)]
 
     def holds_any(self) -> bool:
         """Whether any shard is."""
-        return any(lease.holds() for lease in self._leases.values())
+        return any(self.holds(shard) for shard in self._confirmed)
 
     def mandate(self, shard: int) -> Mandate:
         """The right to act on a shard's machines, from now until it is lost or given up."""
-        return self._leases[shard].mandate()
+        return self._leases[shard].mandate() if shard in self._confirmed else lambda: False
 
     def of(self, machine: Machine) -> int:
         """The shard that a machine is in: where it was put, until that shard's operator has let go of it."""
@@ -174,6 +176,7 @@ class Shards:
 
     async def release(self) -> None:
         """Give everything up. `keep` has ended by then."""
+        self._confirmed.clear()
         await asyncio.gather(*(lease.release() for lease in self._leases.values()))
 
     def withdraw(self, shard: int) -> None:
@@ -195,6 +198,7 @@ class Shards:
                 leaving.result()
             finally:
                 await _ended(keeping, leaving)
+            self._confirmed.discard(shard)
             await lease.release()
             self._leaving.discard(shard)
             await asyncio.sleep(GIVEN_UP_SECONDS)
@@ -214,6 +218,7 @@ class Shards:
                 _log.warning("%s; nothing is done before it is known whether another operator acts", error)
             else:
                 if self._otherwise() is None and lease.holds():
+                    self._confirmed.add(shard)
                     return
             await lease.release()
             await asyncio.sleep(self._terms.period * random.uniform(0.5, 1.5))  # noqa: S311 (spreads, guards nothing)

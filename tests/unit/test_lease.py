@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rackwright.kube import Conflict, Unavailable
+from rackwright.kube import Conflict, Gone, Unavailable
 from rackwright.lease import Leadership, Sighting, Terms
 
 SHORT = Terms(duration=1.0, deadline=0.5, period=0.05)
@@ -35,6 +35,8 @@ class Leases:
     ) -> dict[str, Any]:
         assert seconds <= SHORT.deadline
         self._answer()
+        if self.stored is None and "resourceVersion" in body["metadata"]:
+            raise Gone("it isn't there")
         version = (self.stored or {"metadata": {}})["metadata"].get("resourceVersion")
         if body["metadata"].get("resourceVersion") != version:
             raise Conflict("somebody else wrote first")
@@ -270,3 +272,27 @@ async def test_a_mandate_that_was_withdrawn_is_over_though_the_lease_is_held() -
     assert leader.holds()
     assert not before()
     assert leader.mandate()()
+
+
+async def test_a_lease_that_was_deleted_is_its_holders_all_the_same() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    assert not await second._renew()
+    leases.stored = None
+    assert not await second._renew()
+    assert await first._renew()
+    assert leases.spec["holderIdentity"] == "first"
+
+
+async def test_a_lease_that_was_deleted_with_its_holder_is_taken_when_it_would_have_run_out() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    assert not await second._renew()
+    leases.stored = None
+    acquiring = asyncio.create_task(second.acquire())
+    while not acquiring.done():
+        assert not (first.holds() and second.holds())
+        await asyncio.sleep(0.01)
+    assert second.holds()

@@ -273,9 +273,10 @@ async def test_those_that_divide_the_fleet_differently_never_act_at_once(mine: i
     async with running(first):
         await until(lambda: bool(first.taken) or bool(second.taken))
         acts, waits = (first, second) if first.taken else (second, first)
-        await until(lambda: len(acts.taken) == acts.plan.shards)
+        await until(lambda: len(acts.shards.held()) == acts.plan.shards or bool(waits.shards.held()))
         await asyncio.sleep(5 * QUICK.period)
         assert not waits.taken
+        assert not waits.shards.held()
         assert not acts.left, "nor does it ask for any"
     both.cancel()
     await asyncio.gather(both, return_exceptions=True)
@@ -355,6 +356,29 @@ async def test_a_mandate_ends_when_its_shard_goes_and_does_not_come_back_with_it
             assert mandates[1 - gone]()
         await until(lambda: loads(first) == [2])
         assert not mandates[gone]()
+
+
+async def test_nobody_acts_by_a_lease_before_it_is_known_how_others_divide_the_fleet() -> None:
+    leases = Leases()
+    first = Operator(leases, "first", Plan.shared(2))
+    asked, answer = asyncio.Event(), asyncio.Event()
+    listed = leases.leases
+
+    async def slowly(*arguments: Any, **keywords: Any) -> list[dict[str, Any]]:
+        asked.set()
+        await answer.wait()
+        return await listed(*arguments, **keywords)
+
+    leases.leases = slowly  # type: ignore[method-assign]
+    async with running(first):
+        await asked.wait()
+        assert [lease["spec"]["holderIdentity"] for lease in leases.stored.values()]
+        assert first.shards.held() == []
+        assert not first.shards.holds_any()
+        assert not first.shards.mandate(0)()
+        assert isinstance(first.shards.jurisdiction(machine_in(0, 2)), Theirs)
+        answer.set()
+        await until(lambda: loads(first) == [2])
 
 
 def test_the_first_shards_lease_has_the_name_that_it_has_without_shards() -> None:
