@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from rackwright import app
 from rackwright.api import RACK_LABEL
+from rackwright.assignment import Plan
 from rackwright.enlist import EnlistmentSettings
 from rackwright.installs import Capacity
 from rackwright.kube import SILENCE_SECONDS, Unconfigured
@@ -84,8 +85,22 @@ def _run(options: argparse.Namespace) -> int:
         progress=options.show_progress_after,
         silence=options.watch_silence,
         resync=options.resync,
+        plan=_plan(options),
+        own_url=options.own_url,
     )
     return asyncio.run(app.run(settings))
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    match options.shards, options.shard:
+        case None, None:
+            return Plan()
+        case shards, None:
+            return Plan.shared(shards)
+        case None, plan:
+            return Plan(plan.shards, plan.mine)
+        case _:
+            raise ValueError("--shards shares the shards among operators, --shard gives this one its own: choose")
 
 
 def _in_a_sentence(record: logging.LogRecord) -> bool:
@@ -171,6 +186,16 @@ def _count_or_none(text: str) -> int:
     return 0 if text == "0" else _count(text)
 
 
+def _shard(text: str) -> Plan:
+    numbers, _, shards = text.partition("/")
+    try:
+        return Plan(int(shards), frozenset(int(number) for number in numbers.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be NUMBER/SHARDS like 0/4, or 0,1/4 for two, not {text!r}; numbers begin with 0"
+        ) from None
+
+
 def _folder(text: str) -> Path:
     path = Path(text)
     if not path.is_dir():
@@ -199,6 +224,19 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("RACKWRIGHT_NAMESPACE", "rackwright-system"),
         help="of the Lease and the token key (default %(default)s)",
     )
+    run.add_argument(
+        "--shards", type=_count, metavar="N",
+        help="divide the fleet into so many shards, shared among all operators that are started so "
+        "(default: one operator acts, and others stand by)",
+    )  # fmt: skip
+    run.add_argument(
+        "--shard", type=_shard, metavar="NUMBER[,NUMBER]/N",
+        help="instead: take these of N shards and no others, like 0/4; a second operator with the same stands by",
+    )  # fmt: skip
+    run.add_argument(
+        "--own-url", type=_base_url, metavar="URL",
+        help="with shards: where machines reach this very operator, if --base-url leads to one of several",
+    )  # fmt: skip
     run.add_argument("--workers", type=int, default=64, help="machines worked on at once (default %(default)s)")
     run.add_argument(
         "--grace", type=float, default=60.0, metavar="SECONDS",

@@ -1,7 +1,8 @@
 """The operator as a process: leads by a Lease, then watches, works and serves until it is told to stop.
 
 A standby serves too, so that its probes answer, but it is not ready: machines that ask it what to boot are told to
-ask again.
+ask again. Where the fleet is divided into shards nobody stands by: every operator watches and serves, and acts on the
+machines of the shards that it holds.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from rackwright.agent.api import AgentAPI
 from rackwright.agent.sessions import Sessions
 from rackwright.agent.tokens import KEY_BYTES, Tokens
 from rackwright.api.image import OperatingSystemImageSpec
+from rackwright.assignment import Plan
 from rackwright.bmcs import BMCs
-from rackwright.cache import Cache, Key
+from rackwright.cache import Cache, Key, Machine
+from rackwright.directions import Directions
 from rackwright.enlist import Enlister, EnlistmentSettings
 from rackwright.events import Events
 from rackwright.execute import MACHINES, Executor, Means
+from rackwright.fence import fenced
 from rackwright.install import phone_home
 from rackwright.installs import UNLIMITED, Capacity
 from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, connected
-from rackwright.lease import Leadership
 from rackwright.lifecycle.world import Policy
 from rackwright.metrics import Metrics
 from rackwright.netboot.api import BootScripts
@@ -45,16 +48,20 @@ from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import PROGRESS_SECONDS, FirstBoots, Reconciler
 from rackwright.secrets import Secrets
+from rackwright.shards import Shards
 from rackwright.simulated.machine import Network
 from rackwright.simulated.simulation import Simulation
 
 IMAGES = "operatingsystemimages"
-LEASE = "rackwright"
 TOKENS_SECRET = "rackwright-tokens"  # noqa: S105 (a name)
 TOKENS_KEY = "key"
 RESYNC_SECONDS = 300.0
 HANDOVER_SECONDS = 5.0
 """How long a BMC may take to finish its last exchange before another operator may talk to it."""
+COURTESY_SECONDS = 1.0
+"""How long another operator is kept waiting for our sessions with BMCs to end, once no exchange is under way."""
+LEAVE_SECONDS = 10.0
+"""How long what is being done to the machines of a shard that goes to another operator may go on."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +92,10 @@ class Settings:
     """Seconds for which progress within a step needn't be shown."""
     silence: float = SILENCE_SECONDS
     """Seconds of silence after which a watch is begun anew."""
+    plan: Plan = field(default_factory=Plan)
+    """The shards of the fleet, and which of them are this operator's to take."""
+    own_url: str | None = None
+    """Where machines reach this very operator; None: at `base_url`."""
     resync: float = RESYNC_SECONDS
     """Seconds between two listings of everything, for watches that say something, but not all."""
     allow_simulated: bool = False
@@ -94,10 +105,10 @@ class Settings:
 class Operator:
     """Everything that one process runs, wired together."""
 
-    def __init__(self, cluster: Cluster, tokens: Tokens, settings: Settings, leadership: Leadership) -> None:
+    def __init__(self, cluster: Cluster, tokens: Tokens, settings: Settings, shards: Shards) -> None:
         self._cluster = cluster
         self._settings = settings
-        self._leadership = leadership
+        self._shards = shards
         self._synced = False
         self._listed = asyncio.Event()
         self._cache = Cache(settings.capacity)
@@ -138,7 +149,7 @@ class Operator:
             observer=self._observer,
             executor=executor,
             events=events,
-            may_act=leadership.holds,
+            jurisdiction=shards.jurisdiction,
             progress_seconds=settings.progress,
         )
         self._first_boots = FirstBoots(self._cache, tokens, self._observer, self._reconciler)
@@ -154,8 +165,15 @@ class Operator:
                 metrics=self._metrics,
                 seen=self._reconciler.seen,
                 wake=self._reconciler.wake,
-                may_act=leadership.holds,
+                may_act=shards.holds,
             )
+        self._directions = Directions(
+            shards=shards,
+            cache=self._cache,
+            cluster=cluster,
+            reconciler=self._reconciler,
+            url=settings.own_url or settings.base_url,
+        )
         self._agents = AgentAPI(
             boots=self._cache,
             sessions=self._sessions,
@@ -163,12 +181,14 @@ class Operator:
             wake=self._reconciler.wake,
             persisted=self._reconciler.inspection_kept,
             strangers=self._enlister,
+            guide=self._directions.guide,
         )
         self._scripts = BootScripts(
             boots=self._cache,
             settings=settings.ramdisk,
             unready=self._unready,
             strangers=self._enlister,
+            fresh=self._directions.fresh,
         )
         if self._simulation is not None:
             self._simulation.plug_into(Network(self._scripts, self._agents, self._first_boots))
@@ -177,15 +197,18 @@ class Operator:
         """Serve, stand by, lead; return when told to stop or when leadership was lost."""
         async with server.listening(self._web(), self._settings.http_host, self._settings.http_port):
             try:
-                await _first(stop.wait(), self._leadership.acquire())
+                await _first(stop.wait(), self._shards.stand_by())
                 if not stop.is_set():
-                    await self._lead(stop)
+                    with fenced(self._shards.holds_any):
+                        await self._lead(stop)
             finally:
+                with fenced(self._shards.holds_any):
+                    # First: a BMC may still be at our last wish.
+                    await self._connections.close(within=HANDOVER_SECONDS, courtesy=COURTESY_SECONDS)
+                await self._shards.release()
                 if self._simulation is not None:
                     self._simulation.close()
                 await self._secrets.close()
-                await self._connections.close(within=HANDOVER_SECONDS)  # first: a BMC may still be at our last wish
-                await self._leadership.release()
 
     async def _lead(self, stop: asyncio.Event) -> None:
         watching = asyncio.Event()
@@ -193,7 +216,7 @@ class Operator:
             asyncio.create_task(task)
             for task in (
                 stop.wait(),
-                self._leadership.keep(),
+                self._shards.keep(self._taken, self._leave),
                 self._watch(stop, watching),
                 self._resync(),
                 self._queue.run_timers(),
@@ -212,6 +235,27 @@ class Operator:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _taken(self, shard: int) -> None:
+        """Look at every machine of a shard that is ours now."""
+        for machine in self._machines_of(shard):
+            self._queue.wake(machine.key)
+
+    async def _leave(self, shard: int) -> None:
+        """Let what is being done to a shard's machines come to an end, and leave them to another operator."""
+        machines = self._machines_of(shard)
+        keys = [machine.key for machine in machines]
+        if not await self._reconciler.quiet(keys, within=LEAVE_SECONDS):
+            self._shards.withdraw(shard)
+            await self._reconciler.quiet(keys, within=HANDOVER_SECONDS)
+        with fenced(self._shards.mandate(shard)):
+            for machine in machines:
+                self._reconciler.leave(machine)
+            await self._connections.closed(within=COURTESY_SECONDS)
+
+    def _machines_of(self, shard: int) -> list[Machine]:
+        known = (self._cache.get(key) for key in self._cache)
+        return [machine for machine in known if machine is not None and self._shards.of(machine) == shard]
 
     async def _watch(self, stop: asyncio.Event, watching: asyncio.Event) -> None:
         """Watch, from the first listing on: kopf looks once for the kinds that it is to watch."""
@@ -280,7 +324,7 @@ class Operator:
             self._reconciler.image_changed(key)
 
     def _unready(self) -> str | None:
-        if not self._leadership.holds():
+        if self._shards.alone and not self._shards.holds():
             return "standing by: another operator leads"
         return None if self._synced else "starting: machines are being listed"
 
@@ -290,6 +334,7 @@ class Operator:
             scripts=self._scripts,
             files=Files(self._settings.folders),
             unready=self._unready,
+            guide=self._directions.guide,
             extra=[phone_home.route(self._first_boots), *self._metrics.routes()],
         )
 
@@ -307,8 +352,9 @@ async def run(settings: Settings) -> int:
         cluster = await stack.enter_async_context(connected())
         tokens = Tokens(await _token_key(cluster, settings.namespace, stop))
         identity = f"{socket.gethostname()}-{os.getpid()}-{random_secrets.token_hex(4)}"
-        leadership = Leadership(cluster, settings.namespace, LEASE, identity)
-        await Operator(cluster, tokens, settings, leadership).run(stop)
+        url = settings.own_url or settings.base_url
+        shards = Shards(cluster, settings.namespace, identity, settings.plan, url)
+        await Operator(cluster, tokens, settings, shards).run(stop)
     return 0 if stop.is_set() else 1
 
 

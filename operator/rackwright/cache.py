@@ -17,9 +17,16 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from rackwright.agent.sessions import Boot
-from rackwright.api import FINALIZER, FORCE_DELETE_ANNOTATION, INSTALLED_ANNOTATION, RACK_LABEL
+from rackwright.api import (
+    FINALIZER,
+    FORCE_DELETE_ANNOTATION,
+    INSTALLED_ANNOTATION,
+    RACK_LABEL,
+    SHARDED_BY_ANNOTATION,
+)
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
+from rackwright.assignment import shard_key
 from rackwright.install.image import root_device
 from rackwright.installs import UNLIMITED, Capacity, Installs
 from rackwright.inventory.enlistment import Known, bmc_host, mac_trait, traits
@@ -64,6 +71,10 @@ class Machine:
     """Who set `spec.locked`, where the API server's field managers tell."""
     stake: Stake = NO_STAKE
     """What only one machine may have: its boot MAC address, and its BMC or a system behind one."""
+    shard_key: str = ""
+    """What puts it into a shard, by what is declared now (`assignment.shard_key`)."""
+    sharded_by: str | None = None
+    """What put it into the shard whose operator acts on it; None where none has yet."""
     traits: frozenset[str] = frozenset()
     """What it may be recognised by when it introduces itself: all of its network cards, its BMC, its serial number."""
 
@@ -90,6 +101,8 @@ class Machine:
                 rack=(metadata.get("labels") or {}).get(RACK_LABEL, ""),
                 evidence=_evidence(annotations.get(INSTALLED_ANNOTATION)),
                 locked_by=_manager_of_lock(metadata) if spec.locked else None,
+                shard_key=shard_key(metadata, spec),
+                sharded_by=annotations.get(SHARDED_BY_ANNOTATION),
                 stake=_stake(spec),
                 traits=traits(_macs(spec, status), _bmc_host(spec), status.hardware),
             )
@@ -270,13 +283,17 @@ class Cache:
         machine = self.with_uid(uid)
         return machine.boot() if machine is not None else None
 
+    def with_macs(self, macs: Collection[str]) -> list[Machine]:
+        """The machines that are declared with one of these MAC addresses to boot from."""
+        keys = {key for mac in macs for key in self._claims.get(mac, ())}
+        return [self._machines[key] for key in sorted(keys)]
+
     def knows(self, mac: str) -> bool:
         """Whether this network card is a known machine's: the one that it is to boot from, or another that it has."""
         return mac_trait(mac) in self._traits
 
     def _owner(self, macs: Collection[str]) -> Machine | None:
-        keys = {key for mac in macs for key in self._claims.get(mac, ())}
-        return min((self._machines[key] for key in keys), key=lambda m: m.precedence, default=None)
+        return min(self.with_macs(macs), key=lambda m: m.precedence, default=None)
 
     def _rivals(self, machine: Machine) -> set[Key]:
         return {key for claim in machine.stake.rivals for key in self._claims.get(claim, ())} - {machine.key}

@@ -15,6 +15,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, assert_never
@@ -24,6 +25,7 @@ from rackwright.api import GROUP, VERSION
 from rackwright.cache import Cache, Key, Machine
 from rackwright.events import Events
 from rackwright.execute import INVENTORIES, MACHINES, inventory_of
+from rackwright.fence import Fenced, fenced
 from rackwright.inventory.enlistment import Enlist, Full, Known, Recognised, Stranger, judge, traits
 from rackwright.inventory.report import Inspection, read
 from rackwright.kube import Cluster, ClusterError, Conflict, Gone, Refused
@@ -142,7 +144,8 @@ class Enlister:
             await self._somebody_turned_away.wait()
             times, self._turned_away = self._turned_away, 0
             self._somebody_turned_away.clear()
-            await self._events.enlistment_full(self._settings.namespace, self._settings.at_most, times)
+            with suppress(Fenced):  # whoever leads now turns others away, and tells
+                await self._events.enlistment_full(self._settings.namespace, self._settings.at_most, times)
             await asyncio.sleep(TELL_SECONDS)
 
     # --- a report ------------------------------------------------------------------------------------------------
@@ -155,7 +158,10 @@ class Enlister:
             return TurnedAway("The report names no network card with a MAC address of its own.")
         async with self._one_at_a_time:
             try:
-                return await self._introduced(stranger, inspection)
+                with fenced(self._may_act):
+                    return await self._introduced(stranger, inspection)
+            except Fenced:
+                _log.info("a machine that introduced itself is left to the operator that leads now")
             except (Refused, Gone) as error:
                 _log.error(
                     "a machine that introduced itself is not enlisted: %s. Does the namespace %s exist, and does the "

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ import aiohttp
 from kubernetes.aio import client, config, watch
 from kubernetes.aio.client.exceptions import ApiException
 
+from rackwright import fence
 from rackwright.api import GROUP, VERSION
 
 JSON: TypeAlias = dict[str, Any]
@@ -30,6 +31,7 @@ FIELD_OWNER = "rackwright"
 REQUEST_SECONDS = 30.0
 SILENCE_SECONDS = 70.0
 """After which a watch is begun anew: API servers send a bookmark each minute, however quiet the cluster is."""
+LEASE_CONNECTIONS = 4
 PAGE = 500
 """Objects per page of a listing."""
 
@@ -70,11 +72,12 @@ class Cluster:
     """One API server, as one ServiceAccount."""
 
     def __init__(self, api: client.ApiClient, *, watching: client.ApiClient, leading: client.ApiClient) -> None:
-        """Watches and the Lease have connections of their own: neither may wait for the other's, or for a worker's."""
+        """Watches and Leases have connections of their own: neither may wait for the other's, or for a worker's."""
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self._events = client.EventsV1Api(api)
         self._watched = client.CoreV1Api(watching)
+        self._watched_leases = client.CoordinationV1Api(watching)
         self._leases = client.CoordinationV1Api(leading)
 
     # --- our own kinds -----------------------------------------------------------------------------------------
@@ -97,6 +100,7 @@ class Cluster:
 
     async def patch_status(self, plural: str, namespace: str, name: str, body: Body) -> JSON:
         """Merge-patch an object's status; returns the object. The body's resourceVersion guards it."""
+        fence.check()
         return await _object(
             f"patch the status of {namespace}/{name}",
             self._custom.patch_namespaced_custom_object_status(
@@ -113,6 +117,7 @@ class Cluster:
 
     async def patch_metadata(self, plural: str, namespace: str, name: str, metadata: Body) -> JSON:
         """Merge-patch an object's metadata; returns the object."""
+        fence.check()
         return await _object(
             f"patch {namespace}/{name}",
             self._custom.patch_namespaced_custom_object(
@@ -129,6 +134,7 @@ class Cluster:
 
     async def create(self, plural: str, namespace: str, body: Body) -> JSON:
         """Create an object; returns it. Conflict if there is one of its name."""
+        fence.check()
         return await _object(
             f"create {namespace}/{body['metadata']['name']}",
             self._custom.create_namespaced_custom_object(
@@ -138,6 +144,7 @@ class Cluster:
 
     async def apply(self, plural: str, namespace: str, name: str, body: Body) -> None:
         """Server-side apply an object as a whole."""
+        fence.check()
         await _asked(
             f"apply {namespace}/{name}",
             self._custom.patch_namespaced_custom_object(
@@ -206,24 +213,16 @@ class Cluster:
             allow_watch_bookmarks=True,
             _request_timeout=seconds + REQUEST_SECONDS,
         )
-        try:
-            while True:
-                async with asyncio.timeout(SILENCE_SECONDS):
-                    event = await anext(stream)
-                if event["type"] != "BOOKMARK":  # which has a resourceVersion that is no Secret's
-                    deleted = event["type"] == "DELETED"
-                    yield None if deleted else str(event["raw_object"]["metadata"]["resourceVersion"])
-        except StopAsyncIteration:
-            return
-        except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _kind(f"watch the Secret {namespace}/{name}", error) from None
-        finally:
-            await stream.close()
+        async with aclosing(_events(f"watch the Secret {namespace}/{name}", stream)) as events:
+            async for event in events:
+                deleted = event["type"] == "DELETED"
+                yield None if deleted else str(event["raw_object"]["metadata"]["resourceVersion"])
 
-    # --- Events and the Lease ----------------------------------------------------------------------------------
+    # --- Events and the Leases ---------------------------------------------------------------------------------
 
     async def create_event(self, namespace: str, body: Body) -> str:
         """Create an Event; returns its name."""
+        fence.check()
         created = await _asked(
             "create an Event",
             self._events.create_namespaced_event(namespace, body, _request_timeout=REQUEST_SECONDS),
@@ -232,6 +231,7 @@ class Cluster:
 
     async def patch_event(self, namespace: str, name: str, body: Body) -> None:
         """Merge-patch an Event."""
+        fence.check()
         await _asked(
             "patch an Event",
             self._events.patch_namespaced_event(
@@ -258,6 +258,29 @@ class Cluster:
             call = self._leases.create_namespaced_lease(namespace, body, _request_timeout=seconds)
         return self._plain(await _asked(f"write the Lease {namespace}/{name}", call))
 
+    async def leases(self, namespace: str, *, seconds: float) -> list[JSON]:
+        """Every Lease in a namespace, as it is now."""
+        call = self._leases.list_namespaced_lease(namespace, _request_timeout=seconds)
+        found = await _asked(f"list the Leases in {namespace}", call)
+        return [self._plain(item) for item in found.items]
+
+    async def lease_changes(self, namespace: str, *, seconds: int) -> AsyncGenerator[JSON]:
+        """Yield every Lease in a namespace, as it is at first and whenever it has changed, for so many seconds.
+
+        That one is deleted isn't told: its holder writes it anew. A watch that falls silent is Unavailable.
+        """
+        stream = watch.Watch(return_type="object").stream(
+            self._watched_leases.list_namespaced_lease,
+            namespace,
+            timeout_seconds=seconds,
+            allow_watch_bookmarks=True,
+            _request_timeout=seconds + REQUEST_SECONDS,
+        )
+        async with aclosing(_events(f"watch the Leases in {namespace}", stream)) as events:
+            async for event in events:
+                if event["type"] != "DELETED":
+                    yield dict(event["raw_object"])
+
     def _plain(self, model: Any) -> JSON:
         """A model of the client library as the API's JSON."""
         return dict(self._leases.api_client.sanitize_for_serialization(model))
@@ -275,7 +298,7 @@ async def connected(*, connections: int = 64) -> AsyncIterator[Cluster]:
         apis = []
         try:
             settings = await _settings()
-            for limit in (connections, unbounded, 2):
+            for limit in (connections, unbounded, LEASE_CONNECTIONS):
                 settings.connection_pool_maxsize = limit
                 apis.append(await stack.enter_async_context(client.ApiClient(settings)))
         except Exception as error:  # noqa: BLE001 (whatever the library stumbles over is in what a person wrote)
@@ -304,6 +327,22 @@ def _unusable(error: Exception) -> str:
     else:
         why = "is no kubeconfig that names a cluster and a user"
     return f"no cluster: this isn't a pod with a ServiceAccount, and {files} {why}; set KUBECONFIG to one that is"
+
+
+async def _events(what: str, stream: Any) -> AsyncGenerator[Any]:
+    """What a watch tells, but for bookmarks, which have a resourceVersion that is no object's."""
+    try:
+        while True:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                event = await anext(stream)
+            if event["type"] != "BOOKMARK":
+                yield event
+    except StopAsyncIteration:
+        return
+    except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise _kind(what, error) from None
+    finally:
+        await stream.close()
 
 
 async def _object(what: str, call: Awaitable[Any]) -> JSON:

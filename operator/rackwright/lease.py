@@ -1,8 +1,12 @@
-"""Leadership: one operator acts, by a Lease; a standby takes over when the holder stops renewing it.
+"""Leadership: one operator acts, by a Lease; another takes over when the holder stops renewing it or gives it up.
 
 A leader that can't renew stops acting *before* another may start: `holds` is measured on this machine's own
-monotonic clock against a deadline shorter than the Lease's duration, and asked before each action. Times written by
-other machines are never compared with ours: a holder is gone when its Lease hasn't changed for its whole duration.
+monotonic clock against a deadline shorter than the Lease's duration, and asked before whatever is sent (`fence`). Times
+written by other machines are never compared with ours: a holder is gone when nothing it wrote into its Lease has
+changed for its whole duration.
+
+What a watch tells of the Lease is taken in by `heard`, so that one that is given up is taken at once. Without a watch
+it is read every few seconds.
 """
 
 from __future__ import annotations
@@ -10,13 +14,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rackwright.kube import Cluster, ClusterError, Conflict
+from rackwright.api import GROUP
+from rackwright.fence import Mandate
+from rackwright.kube import Cluster, ClusterError, Conflict, Gone
+
+WANTED = f"{GROUP}/wanted-by"
+"""Annotation of a Lease: who asks its holder for it."""
+RELEASE_TRIES = 3
 
 _log = logging.getLogger(__name__)
 
@@ -33,31 +43,111 @@ class Terms:
     """Between renewals."""
 
 
+@dataclass(slots=True)
+class Sighting:
+    """A Lease as it was last seen, and since when its holder has written nothing new into it."""
+
+    spec: Mapping[str, Any]
+    annotations: Mapping[str, str]
+    since: float
+    """By the monotonic clock."""
+
+    @classmethod
+    def of(cls, lease: Mapping[str, Any], before: Sighting | None) -> Sighting:
+        """What is seen now; somebody else's annotation, or an answer that came late, is no sign of life."""
+        spec = lease.get("spec") or {}
+        sight = cls(spec, lease["metadata"].get("annotations") or {}, time.monotonic())
+        if before is not None and before._written == sight._written:  # noqa: SLF001 (of its own kind)
+            sight.since = before.since
+        return sight
+
+    @property
+    def holder(self) -> str:
+        """Who holds it, empty for nobody."""
+        return str(self.spec.get("holderIdentity") or "")
+
+    @property
+    def _written(self) -> tuple[Any, ...]:
+        """What a holder's every write changes, whichever way a time is spelt."""
+        renewed = self.spec.get("renewTime")
+        with suppress(TypeError, ValueError):
+            renewed = datetime.fromisoformat(str(renewed)).timestamp()
+        return self.holder, self.spec.get("leaseTransitions"), renewed
+
+    def left(self, duration: float) -> float:
+        """Seconds until the holder has lost it, if nothing more is heard; `duration` where it doesn't say."""
+        if not self.holder:
+            return 0.0
+        return self.since + float(self.spec.get("leaseDurationSeconds") or duration) - time.monotonic()
+
+
 class Leadership:
     """One candidate for one Lease."""
 
-    def __init__(self, cluster: Cluster, namespace: str, name: str, identity: str, terms: Terms | None = None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        name: str,
+        identity: str,
+        terms: Terms | None = None,
+        *,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
+        """`annotations` are what the Lease says of its holder while it is this one."""
         self._cluster = cluster
         self._namespace = namespace
         self._name = name
         self._identity = identity
         self._terms = terms or Terms()
+        self._annotations = dict(annotations or {})
         self._renewed = float("-inf")
+        self._mandate = 0
         self._written: dict[str, Any] | None = None
-        self._seen: tuple[object, float] = (None, time.monotonic())
+        self._seen: Sighting | None = None
+        self._free = asyncio.Event()
 
     def holds(self) -> bool:
         """Whether acting is safe right now."""
         return time.monotonic() - self._renewed < self._terms.deadline
 
-    async def acquire(self) -> None:
-        """Return when this candidate is the leader."""
+    def mandate(self) -> Mandate:
+        """The right to act from now until the Lease is lost, given up, or the right is withdrawn; never again then."""
+        mine = self._mandate
+        return lambda: self._mandate == mine and self.holds()
+
+    def withdraw(self) -> None:
+        """End every mandate so far, and keep the Lease: whoever is in the middle of something is to stop."""
+        self._mandate += 1
+
+    @property
+    def seen(self) -> Sighting | None:
+        """The Lease as it was last seen, None if it never was."""
+        return self._seen
+
+    def heard(self, lease: Mapping[str, Any]) -> None:
+        """Take in what a watch tells."""
+        self._seen = Sighting.of(lease, self._seen)
+        if not self._seen.holder:
+            self._free.set()
+
+    async def acquire(self, hesitation: Callable[[], float] = lambda: 0.0) -> None:
+        """Return when this candidate is the leader.
+
+        `hesitation` says for how many seconds a Lease that is free is left to others.
+        """
         told = False
-        while not await self._renew():
+        while True:
+            self._free.clear()
+            if await self._renew(hesitation):
+                break
             if not told:
                 _log.info("standing by: another operator holds the Lease %s/%s", self._namespace, self._name)
                 told = True
-            await asyncio.sleep(self._terms.period)
+            left = self._seen.left(self._terms.duration) if self._seen is not None else 0.0
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(self._terms.period, left) if left > 0 else self._terms.period):
+                    await self._free.wait()
         _log.info("leading: holds the Lease %s/%s", self._namespace, self._name)
 
     async def keep(self) -> None:
@@ -69,54 +159,79 @@ class Leadership:
                     await self._renew()
 
     async def release(self) -> None:
-        """Give the Lease up, so that a standby needn't wait for it to run out."""
+        """Give the Lease up, so that a standby needn't wait for it to run out. Nobody may be renewing it meanwhile."""
         if not self.holds():
             return
+        self.withdraw()
         self._renewed = float("-inf")
-        self._written = None
-        try:
-            lease = await self._read()
-            if lease is not None and lease["spec"].get("holderIdentity") == self._identity:
-                spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
-                await self._write({**lease, "spec": spec})
-        except ClusterError as error:
-            _log.warning("the Lease could not be given up: %s", error)
+        lease, self._written = self._written, None
+        for _ in range(RELEASE_TRIES):
+            try:
+                await self._give_up(lease or await self._read())
+            except Conflict:
+                lease = None  # somebody asked for it, or our own last renewal was still on its way
+            except ClusterError as error:
+                _log.warning("the Lease could not be given up: %s", error)
+                return
+            else:
+                return
 
-    async def _renew(self) -> bool:
+    async def ask_for(self) -> None:
+        """Ask whoever holds it to give it up; nothing happens where nobody does."""
+        lease = await self._read()
+        if lease is None or not (lease.get("spec") or {}).get("holderIdentity"):
+            return
+        metadata = lease["metadata"]
+        wanted = {**(metadata.get("annotations") or {}), WANTED: self._identity}
+        await self._write({**lease, "metadata": {**metadata, "annotations": wanted}})
+
+    async def _give_up(self, lease: Mapping[str, Any] | None) -> None:
+        if lease is None or lease["spec"].get("holderIdentity") != self._identity:
+            return
+        spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        await self._write({**lease, "metadata": self._metadata(lease, {}), "spec": spec})
+
+    async def _renew(self, hesitation: Callable[[], float] = lambda: 0.0) -> bool:
         """Take the Lease or keep it. A holder writes upon its own last version: whoever wrote since is a conflict."""
         asked = time.monotonic()
         try:
             lease = self._written or await self._read()
-            if lease is not None and not self._mine_to_take(lease):
+            if not self._mine_to_take(lease):
                 return False
+            if not self._is_mine(lease) and (pause := hesitation()) > 0:
+                await asyncio.sleep(pause)
+                asked = time.monotonic()
             self._written = await self._write(self._claim(lease))
-        except Conflict:
-            self._written = None
-            return False
+        except (Conflict, Gone):
+            again, self._written = self._written is not None, None
+            return again and await self._renew()  # somebody may only have asked for it, or deleted it
         except ClusterError as error:
             _log.warning("the Lease could not be renewed: %s", error)
             return False
+        if not self._is_mine(lease):
+            self.withdraw()  # whatever still runs from an earlier time that it was held
         self._renewed = asked
         return True
 
-    def _mine_to_take(self, lease: Mapping[str, Any]) -> bool:
-        spec = lease.get("spec") or {}
-        holder = spec.get("holderIdentity")
-        if not holder or holder == self._identity:
+    def _is_mine(self, lease: Mapping[str, Any] | None) -> bool:
+        return ((lease or {}).get("spec") or {}).get("holderIdentity") == self._identity
+
+    def _mine_to_take(self, lease: Mapping[str, Any] | None) -> bool:
+        """Whether nobody can hold it any more; a Lease that was deleted is its holder's for as long as it was."""
+        seen = self._seen
+        if seen is None or not seen.holder or seen.holder == self._identity:
             return True
-        version = lease["metadata"]["resourceVersion"]
-        if self._seen[0] != version:
-            self._seen = (version, time.monotonic())
-        return time.monotonic() - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._terms.duration)
+        return self._is_mine(lease) or seen.left(self._terms.duration) < 0
 
     def _claim(self, lease: Mapping[str, Any] | None) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         before = (lease or {}).get("spec") or {}
-        same = before.get("holderIdentity") == self._identity
+        same = self._is_mine(lease)
+        annotations = (lease or {"metadata": {}})["metadata"].get("annotations") or {} if same else {}
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": (lease or {}).get("metadata") or {"name": self._name, "namespace": self._namespace},
+            "metadata": self._metadata(lease, {**annotations, **self._annotations}),
             "spec": {
                 "holderIdentity": self._identity,
                 "leaseDurationSeconds": round(self._terms.duration),
@@ -126,8 +241,18 @@ class Leadership:
             },
         }
 
+    def _metadata(self, lease: Mapping[str, Any] | None, annotations: Mapping[str, str]) -> dict[str, Any]:
+        metadata = dict((lease or {}).get("metadata") or {"name": self._name, "namespace": self._namespace})
+        metadata.pop("annotations", None)
+        return {**metadata, "annotations": dict(annotations)} if annotations else metadata
+
     async def _read(self) -> dict[str, Any] | None:
-        return await self._cluster.lease(self._namespace, self._name, seconds=self._terms.deadline / 2)
+        lease = await self._cluster.lease(self._namespace, self._name, seconds=self._terms.deadline / 2)
+        if lease is not None:
+            self._seen = Sighting.of(lease, self._seen)
+        return lease
 
     async def _write(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        return await self._cluster.put_lease(self._namespace, self._name, body, seconds=self._terms.deadline / 2)
+        written = await self._cluster.put_lease(self._namespace, self._name, body, seconds=self._terms.deadline / 2)
+        self._seen = Sighting.of(written, self._seen)
+        return written

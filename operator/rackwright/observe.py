@@ -106,10 +106,16 @@ class Observer:
         self._first_boots: dict[str, PhoneHome] = {}
         self.user_data = UserData(secrets, tokens)
         self._listening_since = time.monotonic()
+        self._listening_to: dict[str, float] = {}
+        """Since when, for machines that another operator heard before, by uid."""
 
     def listens(self) -> None:
         """From now on agents are heard; until now they were told to call again."""
         self._listening_since = time.monotonic()
+
+    def listens_to(self, uid: str) -> None:
+        """From now on this machine's agent is heard here; until now, it was by another operator."""
+        self._listening_to[uid] = time.monotonic()
 
     def kept(self, machine: Machine, inventory: KeptInventory) -> None:
         """The machine's HardwareInventory was written."""
@@ -125,6 +131,7 @@ class Observer:
 
     def forget(self, machine: Machine) -> None:
         """The machine is gone."""
+        self._listening_to.pop(machine.uid, None)
         self._inventories.pop(machine.uid, None)
         self._first_boots.pop(machine.uid, None)
         self.user_data.forget(machine.uid)
@@ -150,7 +157,7 @@ class Observer:
             twin=str(twin) if twin else None,
             evidence=machine.evidence,
             image_checksum=image.checksum if image else None,
-            listening_since=_then(self._listening_since, now),
+            listening_since=_then(self._listening_to.get(machine.uid, self._listening_since), now),
         )
         world = World(
             uid=machine.uid,

@@ -22,17 +22,21 @@ import asyncio
 import logging
 import random
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
-from typing import Any
+from typing import Any, assert_never
 
+from rackwright import fence
 from rackwright.agent.tokens import Tokens, matches
+from rackwright.api import SHARDED_BY_ANNOTATION
 from rackwright.api.machine import BareMetalMachineStatus, OperationName
 from rackwright.cache import Cache, Key, Machine, wants_inspection
 from rackwright.events import Events
 from rackwright.execute import MACHINES, AskedToShutDown, Executor, NotNow
+from rackwright.fence import Fenced, fenced
 from rackwright.install.phone_home import PhoneHome
 from rackwright.kube import Cluster, ClusterError, Conflict, Gone
 from rackwright.lifecycle.decide import Decision, after_asking, after_fault, after_refusal, decide
@@ -40,10 +44,12 @@ from rackwright.lifecycle.steps import Action, LetGo, Stage
 from rackwright.lifecycle.world import Blame, Fault, World
 from rackwright.observe import Observer
 from rackwright.queue import WorkQueue
+from rackwright.shards import Jurisdiction, Ours, Theirs, ToBeMoved
 
 CONFLICT_SECONDS = 0.2
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 60.0
+FENCED_SECONDS = 1.0
 PROGRESS_SECONDS = 30.0
 """How long progress within a step may go unrecorded: a boot into memory that takes less is never told of by itself."""
 PATIENCE_SECONDS = 2.0
@@ -65,7 +71,10 @@ class _Progress:
 
 
 class Reconciler:
-    """Works through the queue with a bounded pool of workers; `may_act` is asked before anything is written or done."""
+    """Works through the queue with a bounded pool of workers.
+
+    `jurisdiction` is asked before a pass whether the machine is ours at all; its mandate is the fence around the pass.
+    """
 
     def __init__(
         self,
@@ -76,7 +85,7 @@ class Reconciler:
         observer: Observer,
         executor: Executor,
         events: Events,
-        may_act: Callable[[], bool],
+        jurisdiction: Callable[[Machine], Jurisdiction],
         progress_seconds: float = PROGRESS_SECONDS,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
@@ -86,7 +95,7 @@ class Reconciler:
         self._observer = observer
         self._executor = executor
         self._events = events
-        self._may_act = may_act
+        self._jurisdiction = jurisdiction
         self._progress_seconds = progress_seconds
         self._progress: dict[str, _Progress] = {}
         """What isn't recorded yet, by machine uid."""
@@ -97,6 +106,10 @@ class Reconciler:
         """Whose status is being written."""
         self._hurry: set[str] = set()
         self._failures: dict[Key, int] = {}
+        self._under_way: dict[Key, asyncio.Event] = {}
+        """Passes, and what is set when each has ended."""
+        self._theirs: set[str] = set()
+        """Machines that another operator acts on, by uid: what they told so far, they told that one."""
 
     # --- what wakes a machine ------------------------------------------------------------------------------------
 
@@ -138,7 +151,24 @@ class Reconciler:
         if machine is not None:
             self._queue.wake(machine.key)
 
+    def leave(self, machine: Machine) -> None:
+        """Another operator acts on it from now on: all that is known of it beside its record is that one's business."""
+        self._forget(machine)
+        self._queue.forget(machine.key)
+        self._failures.pop(machine.key, None)
+        self._theirs.add(machine.uid)
+
+    async def quiet(self, keys: Collection[Key], *, within: float) -> bool:
+        """Return True when no pass is under way for these machines, False when one still is after so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                for key in keys:
+                    if (ended := self._under_way.get(key)) is not None:
+                        await ended.wait()
+        return not any(key in self._under_way for key in keys)
+
     def _forget(self, machine: Machine) -> None:
+        self._theirs.discard(machine.uid)
         self._hurry.discard(machine.uid)
         self._progress.pop(machine.uid, None)
         self._observer.forget(machine)
@@ -191,8 +221,12 @@ class Reconciler:
 
     async def _guarded(self, key: Key) -> None:
         """One pass; whatever goes wrong is a sentence in the log and another pass later."""
+        ended = self._under_way[key] = asyncio.Event()
         try:
             delay = await self._pass(key)
+        except Fenced:
+            delay = FENCED_SECONDS
+            _log.info("machine=%s stopped in the middle: another operator acts on it, or will in a moment", key)
         except Conflict:
             delay = await self._read_again(key)
         except ClusterError as error:
@@ -208,6 +242,9 @@ class Reconciler:
             _log.debug("machine=%s", key, exc_info=True)
         else:
             self._failures.pop(key, None)
+        finally:
+            del self._under_way[key]
+            ended.set()
         if delay is not None:
             self._queue.wake_after(key, delay)
 
@@ -231,6 +268,32 @@ class Reconciler:
         machine = self._cache.get(key)
         if machine is None:
             return None
+        match self._jurisdiction(machine):
+            case Theirs():
+                if machine.uid not in self._theirs:
+                    self.leave(machine)
+                return None
+            case ToBeMoved(shard_key, mandate):
+                with fenced(mandate):
+                    return await self._move(machine, shard_key)
+            case Ours(mandate):
+                if machine.uid in self._theirs:
+                    self._theirs.discard(machine.uid)
+                    self._observer.listens_to(machine.uid)
+                with fenced(mandate):
+                    return await self._ours(machine)
+            case never:
+                assert_never(never)
+
+    async def _move(self, machine: Machine, shard_key: str) -> float:
+        """Write down what puts the machine into its shard; nothing is being done to it meanwhile."""
+        _log.info("machine=%s sharded by %s, before by %s", machine.key, shard_key, machine.sharded_by or "nothing")
+        annotations = {SHARDED_BY_ANNOTATION: shard_key}
+        guard = {"uid": machine.uid, "resourceVersion": str(machine.version)}
+        self.seen(await self._cluster.patch_metadata(MACHINES, *machine.key, {"annotations": annotations, **guard}))
+        return 0.0
+
+    async def _ours(self, machine: Machine) -> float | None:
         hurry = machine.uid in self._hurry
         self._hurry.discard(machine.uid)
         try:
@@ -246,8 +309,8 @@ class Reconciler:
     async def _observed(self, machine: Machine, *, hurry: bool) -> float | None:
         world = await self._observer.world(machine, hurry=hurry)
         decision = decide(world)
-        if not self._may_act():
-            return 1.0  # the Lease may only be late; if another leads by now, this process ends
+        if not fence.open_now():
+            return FENCED_SECONDS  # the Lease may only be late; if another leads by now, this process ends
         if decision.announces(machine.status):
             await self._record(machine, decision)
             return 0.0
@@ -260,7 +323,7 @@ class Reconciler:
         begun = monotonic()
         outcome = await self._executor.carry_out(action, machine)
         if isinstance(outcome, Fault | NotNow):
-            if not self._may_act():
+            if not fence.open_now():
                 return 0.0
             # Minutes, where a BMC was waited for: the pause before the next attempt is not to be over by then.
             world = replace(world, now=world.now + timedelta(seconds=int(monotonic() - begun)))

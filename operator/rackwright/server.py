@@ -30,11 +30,13 @@ def build(
     files: Files,
     unready: Callable[[], str | None],
     extra: Iterable[web.AbstractRouteDef] = (),
+    guide: Callable[[web.Request, str | None], None] | None = None,
     access_log: bool = False,
 ) -> web.Application:
     """Put the parts together.
 
-    `unready` says in a sentence why the operator isn't ready yet, or None; `extra` are other parts' routes.
+    `unready` says in a sentence why the operator isn't ready yet, or None; `extra` are other parts' routes. `guide`
+    raises an answer where another operator is to hear of the machine with the uid in a path.
     With `access_log` each request is one INFO line: method, route, status, milliseconds, peer.
     """
 
@@ -49,7 +51,11 @@ def build(
     async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Have agents call again while nothing is known of any machine: a 404 to their report they take for good."""
         reason = unready() if request.path.startswith("/v1/") else None
-        return await handler(request) if reason is None else web.Response(text=f"{reason}\n", status=503)
+        if reason is not None:
+            return web.Response(text=f"{reason}\n", status=503)
+        if guide is not None and (uid := request.match_info.get("uid")) is not None:
+            guide(request, uid)
+        return await handler(request)
 
     app = web.Application(middlewares=[_logged, known] if access_log else [known])
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])

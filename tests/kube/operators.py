@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -78,6 +80,11 @@ class Operator:
     def __post_init__(self) -> None:
         self.log = self.folder / f"operator-{self.port}.log"
 
+    @property
+    def url(self) -> str:
+        """Where it alone is reached."""
+        return f"http://{HOST}:{self.port}"
+
     def start(self, *, ready: str = "readyz") -> None:
         """Start it, and wait for the probe to succeed; `healthz` for one that is to stand by."""
         self.launch()
@@ -96,6 +103,7 @@ class Operator:
             *("--http-address", f"{HOST}:{self.port}"),
             *("--namespace", SYSTEM),
             *("--ramdisk", str(ramdisk)),
+            *(("--own-url", self.url) if "--shards" in self.arguments else ()),
             *self.arguments,
         ]
         environment = {
@@ -134,10 +142,18 @@ class Operator:
         code, self.process = self.process.returncode, None
         return code
 
+    def acted_on(self) -> set[str]:
+        """The machines that it began to do something to, by its log."""
+        return set(re.findall(r"machine=\S+/(\S+) step=", self.text()))
+
+    def get(self, path: str) -> str:
+        """What it answers to this."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.port}/{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+
     def metric(self, sample: str) -> float:
         """A sample of its metrics, by its name and labels."""
-        with urllib.request.urlopen(f"http://{HOST}:{self.port}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
+        lines = self.get("metrics").splitlines()
         (value,) = [line.rpartition(" ")[2] for line in lines if line.rpartition(" ")[0] == sample]
         return float(value)
 
@@ -231,6 +247,49 @@ class Watch:
         with self._news:
             gone = self._news.wait_for(lambda: uid in self._deleted, seconds)
         assert gone, f"{uid} still exists"
+
+
+class Leases:
+    """The operators' Leases, followed by a watch: who held which, and since when by the taker's own clock."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def holders(self) -> dict[str, str]:
+        """Who holds each Lease now."""
+        newest = {lease["metadata"]["name"]: lease for lease in self._watch.versions(lambda _: True)}
+        return {name: str(lease["spec"].get("holderIdentity") or "") for name, lease in newest.items()}
+
+    def shares(self) -> list[int]:
+        """How many Leases each operator holds that holds any, in order."""
+        return sorted(Counter(holder for holder in self.holders().values() if holder).values())
+
+    def until(self, holds: Callable[[dict[str, str]], bool], seconds: float = PATIENCE) -> dict[str, str]:
+        """Wait until they are held like this."""
+
+        def found() -> dict[str, str] | None:
+            holders = self.holders()
+            return holders if holds(holders) else None
+
+        result = self._watch.until(found, seconds)
+        assert result is not None, self.holders()
+        return result
+
+    def changes_of_hands(self, name: str) -> list[tuple[str, datetime]]:
+        """Who took a Lease, in order, and when."""
+        found: list[tuple[str, datetime]] = []
+        for lease in self._watch.versions(lambda lease: lease["metadata"]["name"] == name):
+            holder = str(lease["spec"].get("holderIdentity") or "")
+            if holder and (not found or found[-1][0] != holder):
+                found.append((holder, moment(lease["spec"]["acquireTime"])))
+        return found
+
+
+@contextmanager
+def leases(plane: ControlPlane) -> Iterator[Leases]:
+    """The operators' Leases from now on."""
+    with Watch(plane, f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases") as watch:
+        yield Leases(watch)
 
 
 class Listing:

@@ -1,14 +1,40 @@
-"""Two operators, of which one acts: the other takes over when the first gives up, and nothing is done by both."""
+"""Two operators, of which one acts: the other takes over when the first gives up, and nothing is done by both.
+
+When who took over is read from the Lease, whose times the operators write on this machine's clock.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from itertools import cycle, groupby
 
 import pytest
+from aiohttp import web
 from tests.kube.metal import IPXE, WRITING
-from tests.kube.operators import COMMISSIONED, DEPLOYED, PATIENCE, Site, attempts, deployed, elapsed, ready, site
+from tests.kube.operators import (
+    COMMISSIONED,
+    DEPLOYED,
+    IMAGE_CHECKSUM,
+    PATIENCE,
+    RELEASED,
+    Machine,
+    Operator,
+    Site,
+    attempts,
+    deployed,
+    elapsed,
+    leases,
+    ready,
+    site,
+)
 
 from lab.controlplane import ControlPlane
 from lab.process import wait_until
@@ -16,7 +42,9 @@ from lab.process import wait_until
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
 
 TAKE_OVER = 8.0
-"""Seconds within which a standby leads, once the Lease was given up."""
+"""Seconds within which a standby is ready, all machines listed, once the Lease was given up."""
+HANDED_OVER, TAKEN = 2.0, 20.0
+"""Seconds until another operator leads, after one was told to end, and after one was killed."""
 
 
 @pytest.fixture(scope="module")
@@ -90,4 +118,101 @@ def test_an_operator_that_was_frozen_does_nothing_more_when_it_is_back(here: Sit
     finally:
         first.end(signal.SIGKILL)
         here.operator = second
+    here.assert_discreet()
+
+
+def test_an_operator_that_was_frozen_in_the_middle_of_a_switch_sends_the_bmc_nothing_more(here: Site) -> None:
+    node = here.machine("switching")
+    first, second = here.operator, here.another_operator()
+    second.start(ready="healthz")
+    chosen, goes_on = threading.Event(), threading.Event()
+    asked: list[tuple[str, str]] = []
+    """Every request to the BMC, with the session that it belongs to."""
+
+    async def note(request: web.Request) -> None:
+        asked.append((request.headers.get("X-Auth-Token", ""), f"{request.method} {request.path}"))
+
+    async def hold_the_first(_: web.Request) -> None:
+        if not chosen.is_set():
+            chosen.set()
+            await asyncio.to_thread(goes_on.wait)
+
+    for method in ("GET", "PATCH", "POST", "DELETE"):
+        node.metal.bmc.fail(method, "", note)
+    node.metal.bmc.fail("PATCH", "Systems/one", hold_the_first)
+    try:
+        node.declare()
+        assert chosen.wait(PATIENCE), "it chooses the boot device, and would switch the machine on next"
+        first.send(signal.SIGSTOP)
+        goes_on.set()
+        (session,) = {token for token, _ in asked if token}
+        before = len([each for each in asked if each[0] == session])
+        node.reaches("Ready")
+        first.send(signal.SIGCONT)
+        assert wait_until(first.ended, PATIENCE)
+        assert first.end() == 1
+        assert len([each for each in asked if each[0] == session]) == before
+        assert len({token for token, _ in asked if token}) == 2, "nor did it log in again"
+        assert node.metal.told == COMMISSIONED
+        assert not node.metal.on
+    finally:
+        goes_on.set()
+        first.end(signal.SIGKILL)
+        here.operator = second
+    here.assert_discreet()
+
+
+def in_the_middle_of_something(operator: Operator) -> None:
+    """Return when it has begun two more steps, or has none to begin."""
+
+    def begun() -> int:
+        return len(re.findall("step=", operator.text()))
+
+    before = begun()
+    wait_until(lambda: begun() >= before + 2, 5)
+
+
+def lives(node: Machine) -> None:
+    """A machine's life, from its declaration until it is released."""
+    node.declare()
+    node.reaches("Ready")
+    node.deploy()
+    node.reaches("Deployed")
+    node.release()
+    node.reaches("Ready")
+
+
+def test_operators_that_are_ended_and_killed_in_turn_lead_whole_lives_and_do_nothing_twice(here: Site) -> None:
+    nodes = [here.machine(f"life-{number}") for number in range(4)]
+    leads, stands_by = here.operator, here.another_operator()
+    stands_by.start(ready="healthz")
+    with leases(here.plane) as watched, ThreadPoolExecutor(len(nodes)) as people:
+        lived = [people.submit(lives, node) for node in nodes]
+        killed: list[signal.Signals] = []
+        for sign in cycle((signal.SIGTERM, signal.SIGKILL)):
+            if len(killed) >= 4 and all(life.done() for life in lived):
+                break
+            before = watched.until(lambda holders: bool(holders.get("rackwright")))["rackwright"]
+            assert wait_until(partial(leads.probe, "readyz"), PATIENCE), leads.text()[-2000:]
+            in_the_middle_of_something(leads)
+            at = datetime.now(UTC)
+            leads.send(sign)
+            watched.until(lambda holders: holders["rackwright"] not in ("", before))  # noqa: B023 (called at once)
+            took = (watched.changes_of_hands("rackwright")[-1][1] - at).total_seconds()
+            assert took <= (HANDED_OVER if sign is signal.SIGTERM else TAKEN), (sign, took)
+            killed.append(sign)
+            leads.end(signal.SIGKILL)
+            leads.launch()
+            leads, stands_by = stands_by, leads
+            here.operator = leads
+        for life in lived:
+            life.result()
+    assert wait_until(lambda: stands_by.probe("healthz"), PATIENCE)
+    stands_by.end()
+    for node in nodes:
+        told = [kind for kind, _ in groupby(node.metal.told)]  # what a repeated step may send once more
+        assert told == RELEASED, (node.name, node.metal.told)
+        assert node.metal.images_written == [IMAGE_CHECKSUM]
+        for operation in ("Commission", "Deploy", "Release"):
+            assert [number for _, number in attempts(node, operation)] == [1], (node.name, operation)
     here.assert_discreet()

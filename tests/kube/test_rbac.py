@@ -13,6 +13,7 @@ import yaml
 from lab import pod
 from lab.controlplane import ControlPlane
 from rackwright.api import GROUP
+from rackwright.shards import lease_name
 
 BASE = pod.MANIFESTS / "base"
 OPERATOR = "system:serviceaccount:rackwright-system:rackwright"
@@ -68,8 +69,10 @@ RIGHTS = {
     },
     "Role/rackwright-operator": {
         f"create {LEASES}",  # Cluster.put_lease
-        f"get {LEASES}/rackwright",  # Cluster.lease
-        f"update {LEASES}/rackwright",  # Cluster.put_lease
+        f"list {LEASES}",  # Cluster.leases
+        f"watch {LEASES}",  # Cluster.lease_changes
+        *(f"get {LEASES}/{lease_name(shard)}" for shard in range(16)),  # Cluster.lease
+        *(f"update {LEASES}/{lease_name(shard)}" for shard in range(16)),  # Cluster.put_lease
         "create secrets",  # Cluster.create_secret
         "get secrets/rackwright-tokens",  # Cluster.secret
     },
@@ -103,7 +106,8 @@ def test_nobody_may_list_secrets_and_no_binding_of_ours_reads_them_cluster_wide(
 
 def test_rights_in_its_own_namespace_are_to_named_objects() -> None:
     unnamed = [rule for role, rule in rules() if role.startswith("Role/") and "resourceNames" not in rule]
-    assert {verb for rule in unnamed for verb in rule["verbs"]} == {"create"}
+    assert {verb for rule in unnamed for verb in rule["verbs"]} == {"create", "list", "watch"}
+    assert all(rule["verbs"] == ["create"] for rule in unnamed if rule["resources"] != ["leases"])
 
 
 @pytest.mark.parametrize("container", pod.containers(), ids=lambda c: c["name"])

@@ -12,6 +12,7 @@ from rackwright.cache import Cache, Machine
 from rackwright.install.phone_home import PhoneHome
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import FirstBoots, Reconciler
+from rackwright.shards import Ours
 
 AT = "2026-01-01T00:00:00Z"
 REPORT = PhoneHome("op-1", "node-07.example", "10.0.0.107", ())
@@ -40,7 +41,7 @@ class Operator:
             observer=self,  # type: ignore[arg-type]
             executor=self,  # type: ignore[arg-type]
             events=self,  # type: ignore[arg-type]
-            may_act=lambda: True,
+            jurisdiction=lambda _: Ours(lambda: True),
         )
         self.first_boots = FirstBoots(self.cache, Tokens(b"k" * 32), self, self.reconciler)  # type: ignore[arg-type]
         self.becomes(status)

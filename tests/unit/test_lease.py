@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rackwright.kube import Conflict, Unavailable
-from rackwright.lease import Leadership, Terms
+from rackwright.kube import Conflict, Gone, Unavailable
+from rackwright.lease import Leadership, Sighting, Terms
 
 SHORT = Terms(duration=1.0, deadline=0.5, period=0.05)
 
@@ -35,6 +35,8 @@ class Leases:
     ) -> dict[str, Any]:
         assert seconds <= SHORT.deadline
         self._answer()
+        if self.stored is None and "resourceVersion" in body["metadata"]:
+            raise Gone("it isn't there")
         version = (self.stored or {"metadata": {}})["metadata"].get("resourceVersion")
         if body["metadata"].get("resourceVersion") != version:
             raise Conflict("somebody else wrote first")
@@ -204,3 +206,93 @@ async def test_a_lease_that_can_not_be_given_up_runs_out() -> None:
     await first.release()
     leases.silent = False
     await within(5, second)
+
+
+def sighted(before: Sighting | None = None, *, annotations: Mapping[str, str] | None = None, **spec: Any) -> Sighting:
+    held = {"holderIdentity": "first", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseTransitions": 3}
+    return Sighting.of({"metadata": {"annotations": annotations}, "spec": {**held, **spec}}, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "lives"),
+    [
+        ({"annotations": {"metal.rackwright.io/wanted-by": "second"}}, False),
+        ({"renewTime": "2026-01-01T00:00:00+00:00"}, False),
+        ({"renewTime": "2026-01-01T00:00:02.000000Z"}, True),
+        ({"renewTime": "2025-01-01T00:00:00.000000Z"}, True),
+        ({"renewTime": "nonsense"}, True),
+        ({"holderIdentity": "second"}, True),
+        ({"leaseTransitions": 4}, True),
+    ],
+    ids=str,
+)
+def test_a_holder_lives_if_it_wrote_something_new_whatever_others_wrote_and_however_it_is_spelt(
+    change: dict[str, Any], lives: bool
+) -> None:
+    before = sighted()
+    before.since -= 5
+    after = sighted(before, **change)
+    assert (after.since > before.since) is lives
+    assert (after.left(15.0) > 12.0) is lives
+
+
+def test_a_lease_that_nobody_holds_is_free_at_once() -> None:
+    assert sighted(holderIdentity="").left(15.0) == 0.0
+
+
+async def test_a_holder_that_is_asked_for_its_lease_keeps_it_and_what_was_asked() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    await second.ask_for()
+    assert await first._renew()
+    assert leases.stored is not None
+    assert leases.stored["metadata"]["annotations"] == {"metal.rackwright.io/wanted-by": "second"}
+    assert leases.spec["holderIdentity"] == "first"
+    await first.release()
+    assert "annotations" not in leases.stored["metadata"]
+
+
+async def test_nobody_asks_for_a_lease_that_is_free() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await second.ask_for()
+    await within(5, first)
+    await first.release()
+    writes = leases.writes
+    await second.ask_for()
+    assert leases.writes == writes
+
+
+async def test_a_mandate_that_was_withdrawn_is_over_though_the_lease_is_held() -> None:
+    leader = candidate(Leases(), "first")
+    await within(5, leader)
+    before = leader.mandate()
+    leader.withdraw()
+    assert leader.holds()
+    assert not before()
+    assert leader.mandate()()
+
+
+async def test_a_lease_that_was_deleted_is_its_holders_all_the_same() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    assert not await second._renew()
+    leases.stored = None
+    assert not await second._renew()
+    assert await first._renew()
+    assert leases.spec["holderIdentity"] == "first"
+
+
+async def test_a_lease_that_was_deleted_with_its_holder_is_taken_when_it_would_have_run_out() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    assert not await second._renew()
+    leases.stored = None
+    acquiring = asyncio.create_task(second.acquire())
+    while not acquiring.done():
+        assert not (first.holds() and second.holds())
+        await asyncio.sleep(0.01)
+    assert second.holds()

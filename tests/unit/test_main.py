@@ -15,6 +15,7 @@ from aiohttp import web
 from lab.paths import REPOSITORY
 from rackwright import app, server
 from rackwright.__main__ import main
+from rackwright.assignment import Plan
 from rackwright.netboot.dnsmasq import LOADERS
 
 TOKEN = "hunter2-the-token"
@@ -115,3 +116,39 @@ def test_ipxe_that_isnt_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["dnsmasq", *arguments, "--ipxe", str(tmp_path / "none")]) == 2
     assert "can't prepare" in (said := capsys.readouterr().err)
     assert f"{tmp_path / 'none'}" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "plan"),
+    [
+        ([], Plan()),
+        (["--shards", "4"], Plan(4, frozenset({0, 1, 2, 3}))),
+        (["--shard", "1/4"], Plan(4, frozenset({1}))),
+        (["--shard", "0,3/4"], Plan(4, frozenset({0, 3}))),
+    ],
+)
+def test_the_fleet_is_divided_as_it_was_asked_for(
+    arguments: Sequence[str], plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Plan] = []
+
+    async def run(settings: app.Settings) -> int:
+        asked.append(settings.plan)
+        return 0
+
+    monkeypatch.setattr(app, "run", run)
+    assert main(["run", "--base-url", "http://10.0.0.1", "--ramdisk", str(tmp_path), *arguments]) == 0
+    assert asked == [plan]
+
+
+@pytest.mark.parametrize("shard", ["", "1", "4/4", "-1/4", "1/0", "a/4", "1/b", "1,/4"])
+def test_a_shard_that_there_is_not_is_refused(shard: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--base-url", "http://10.0.0.1", "--ramdisk", str(tmp_path), f"--shard={shard}"])
+    assert "must be NUMBER/SHARDS like 0/4" in capsys.readouterr().err
+
+
+def test_shards_are_shared_or_given_and_not_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = ["--shards", "4", "--shard", "0/4"]
+    assert main(["run", "--base-url", "http://10.0.0.1", "--ramdisk", str(tmp_path), *both]) == 2
+    assert "choose" in capsys.readouterr().err

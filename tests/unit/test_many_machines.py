@@ -21,6 +21,7 @@ from rackwright.lifecycle.world import Seen, World
 from rackwright.power.port import PowerState
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import Reconciler
+from rackwright.shards import Ours
 
 GRACE = 60.0
 AT = "2026-01-01T00:00:00Z"
@@ -84,7 +85,7 @@ class Around:
             observer=me,
             executor=self.executor,
             events=me,
-            may_act=lambda: True,
+            jurisdiction=lambda _: Ours(lambda: True),
             patience=patience,
         )
         self.items: dict[str, dict[str, Any]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import logging
 import time
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rackwright import fence
 from rackwright.api.machine import BareMetalMachineSpec, HardwareSummary, Power
 from rackwright.cache import Cache, Key, Machine
 from rackwright.execute import NotNow
@@ -24,6 +26,7 @@ from rackwright.lifecycle.steps import Action
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Seen, World
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import Reconciler, _changes
+from rackwright.shards import Jurisdiction, Ours, Theirs, ToBeMoved
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = Key("rack-a", "node-07")
@@ -79,6 +82,10 @@ class Rig:
     outcome: Fault | NotNow | Mapping[str, Any] | None = None
     trouble: Exception | None = None
     leads: bool = True
+    jurisdiction: Jurisdiction | None = None
+    """None: ours, as long as it leads."""
+    stuck: asyncio.Event | None = None
+    """Set when an action in progress is to end."""
     later: timedelta = timedelta()
     bmc: str = "redfish+https://10.0.0.7"
     progress_seconds: float = 0.0
@@ -94,7 +101,7 @@ class Rig:
             observer=self,  # type: ignore[arg-type]
             executor=self,  # type: ignore[arg-type]
             events=self,  # type: ignore[arg-type]
-            may_act=lambda: self.leads,
+            jurisdiction=lambda _: self.jurisdiction or Ours(lambda: self.leads),
             progress_seconds=self.progress_seconds,
         )
 
@@ -147,7 +154,19 @@ class Rig:
         if self.trouble is not None:
             raise self.trouble
         self.deeds.append(type(action).__name__)
+        if self.stuck is not None:
+            await self.stuck.wait()
+            fence.check()
         return self.outcome
+
+    async def patch_metadata(self, _plural: str, _namespace: str, _name: str, metadata: Mapping[str, Any]) -> Any:
+        fence.check()
+        assert metadata["resourceVersion"] == self.item["metadata"]["resourceVersion"]
+        self.item = merged(
+            self.item, {"metadata": {**metadata, "resourceVersion": f"{int(metadata['resourceVersion']) + 1}"}}
+        )
+        self.deeds.append("patch")
+        return self.item
 
     async def get(self, _plural: str, _namespace: str, _name: str) -> dict[str, Any]:
         return self.item
@@ -160,6 +179,9 @@ class Rig:
 
     def forget(self, _machine: Machine) -> None:
         self.deeds.append("forget")
+
+    def listens_to(self, uid: str) -> None:
+        self.deeds.append(f"listen to {uid}")
 
     def doubt(self, _uid: str) -> None:
         self.deeds.append("doubt")
@@ -379,9 +401,58 @@ async def test_an_action_that_ends_after_leadership_was_lost_is_not_recorded(rig
     await rig.turn()
     rig.outcome = Fault(Blame.BMC, "BMCUnreachable", "The BMC is silent.")
     answers = iter([True, False])
-    rig.reconciler._may_act = lambda: next(answers)
+    rig.jurisdiction = Ours(lambda: next(answers))
     await rig.turn()
     assert rig.deeds[2:] == ["BootRamdisk"]
+
+
+async def test_another_operators_machine_is_left_alone_and_not_looked_at_again(rig: Rig) -> None:
+    rig.jurisdiction = Theirs()
+    assert await rig.turn() is None
+    assert await rig.turn() is None
+    assert rig.deeds == ["forget"], "once: what was known of it is that operator's business"
+    assert rig.hurried == []
+
+
+async def test_a_machine_that_comes_from_another_operator_is_listened_to_from_then_on(rig: Rig) -> None:
+    rig.jurisdiction = Theirs()
+    await rig.turn()
+    rig.jurisdiction = None
+    await rig.turn()
+    await rig.turn()
+    assert rig.deeds == ["forget", "listen to uid", "write", "tell BootingRamdisk", "BootRamdisk"]
+
+
+async def test_what_puts_a_machine_into_a_shard_is_written_down_before_anything_is_done_to_it(rig: Rig) -> None:
+    rig.jurisdiction = ToBeMoved("rack/a12", lambda: True)
+    assert await rig.turn() == 0.0
+    assert rig.deeds == ["patch"]
+    assert rig.item["metadata"]["annotations"] == {"metal.rackwright.io/sharded-by": "rack/a12"}
+    assert present(rig).sharded_by == "rack/a12"
+
+
+async def test_nobody_moves_a_machine_who_lost_its_shard(rig: Rig) -> None:
+    rig.jurisdiction = ToBeMoved("rack/a12", lambda: False)
+    await rig.reconciler._guarded(KEY)
+    assert rig.deeds == []
+
+
+async def test_a_worker_outlives_an_action_that_was_stopped_in_the_middle(rig: Rig) -> None:
+    await rig.turn()
+    rig.stuck = asyncio.Event()
+    passing = asyncio.create_task(rig.reconciler._guarded(KEY))
+    await asyncio.sleep(0)
+    assert not await rig.reconciler.quiet([KEY], within=0.01), "it is under way"
+    rig.leads = False
+    rig.stuck.set()
+    assert await rig.reconciler.quiet([KEY], within=1.0)
+    await passing
+    assert rig.deeds == ["write", "tell BootingRamdisk", "BootRamdisk"], "and nothing is recorded of it"
+
+
+async def test_whoever_is_not_at_work_is_quiet(rig: Rig) -> None:
+    await rig.reconciler._guarded(KEY)
+    assert await rig.reconciler.quiet([KEY, Key("rack-a", "unknown")], within=0.0)
 
 
 async def test_hurry_brings_one_attempt_forward_and_never_the_next(rig: Rig) -> None:

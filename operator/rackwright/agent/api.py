@@ -19,6 +19,7 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NoReturn, assert_never
@@ -47,6 +48,14 @@ _VERSION = {"id": "v1", "status": "CURRENT", "min_version": "1.1", "version": "1
 _log = logging.getLogger(__name__)
 
 
+Guide = Callable[[str | None], None]
+"""Raises an answer where another operator is to hear of the machine with this uid, or of one that nobody knows."""
+
+
+def answered_here(_uid: str | None) -> None:
+    """Nobody else is to hear of it."""
+
+
 class AgentAPI:
     """Answers agents and tells the loop: `wake(uid)` after each valid heartbeat and each report.
 
@@ -64,8 +73,13 @@ class AgentAPI:
         persisted: Callable[[str], Awaitable[bool]],
         strangers: Strangers | None = None,
         persist_seconds: float = PERSIST_SECONDS,
+        guide: Callable[[web.Request, str | None], None] | None = None,
     ) -> None:
-        """Without `strangers`, enlistment is off."""
+        """Without `strangers`, enlistment is off.
+
+        `guide` raises an answer where another operator is to hear of the machine with this uid, or of one that nobody
+        knows; without it, everything is answered here.
+        """
         self._boots = boots
         self._sessions = sessions
         self._tokens = tokens
@@ -73,6 +87,7 @@ class AgentAPI:
         self._persisted = persisted
         self._strangers = strangers or Nobody()
         self._persist_seconds = persist_seconds
+        self._guide = guide or (lambda _request, _uid: None)
         self._intake = Intake()
 
     def routes(self) -> list[web.RouteDef]:
@@ -95,14 +110,16 @@ class AgentAPI:
 
         IPA looks up again before it writes an image, for the machine's data alone, and waits ten minutes for a 200.
         """
-        found = self.look_up(_peer(request), request.query.get("addresses", "").split(","))
+        addresses = request.query.get("addresses", "").split(",")
+        found = self.look_up(_peer(request), addresses, partial(self._guide, request))
         return web.json_response(found, headers={"Cache-Control": "no-store"})
 
-    def look_up(self, peer: Address, addresses: Sequence[object]) -> dict[str, Any]:
-        """The answer to a lookup with these MAC addresses; a `Refusal` where there is none."""
+    def look_up(self, peer: Address, addresses: Sequence[object], guide: Guide = answered_here) -> dict[str, Any]:
+        """The answer to a lookup with these MAC addresses; a `Refusal` where there is none, or what `guide` raises."""
         boot = self._boots.by_mac(_macs(addresses))
         if boot is None:
             _refuse(HTTPStatus.NOT_FOUND, "No machine with these MAC addresses is being booted into the ramdisk.")
+        guide(boot.machine_uid)
         bound = self._sessions.address(boot.machine_uid, boot.operation_id)
         if bound not in {None, peer}:
             _log.warning("%s: lookup from %s refused, this boot's agent is at %s", _title(boot), peer, bound)
@@ -162,14 +179,18 @@ class AgentAPI:
 
     async def continue_inspection(self, request: web.Request) -> web.Response:
         """Take an agent's report on its hardware; 202 and the machine's uid once the report is safe."""
-        uid = await self.take_inspection(_peer(request), lambda: _body(request, REPORT_BYTES))
+        read = partial(_body, request, REPORT_BYTES)
+        uid = await self.take_inspection(_peer(request), read, partial(self._guide, request))
         return web.json_response({"uuid": uid}, status=HTTPStatus.ACCEPTED)
 
-    async def take_inspection(self, peer: Address, read: Callable[[], Awaitable[bytes]]) -> str:
+    async def take_inspection(
+        self, peer: Address, read: Callable[[], Awaitable[bytes]], guide: Guide = answered_here
+    ) -> str:
         """Take in a report, read when it is its turn; the machine's uid once it is safe, or a `Refusal`."""
         report = await self._report(peer, read)
         macs = _reported_macs(report)
         boot = self._boots.by_mac(macs)
+        guide(boot.machine_uid if boot is not None else None)
         if boot is None:
             _log.info("Inspection of a machine that is not being booted, from %s: %s", peer, ", ".join(macs[:8]))
             return await self._introduction(report)

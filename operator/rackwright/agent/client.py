@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
+from rackwright import fence
 from rackwright.agent.sessions import Session
 from rackwright.install.sentences import presentable, whole_words
 
@@ -137,6 +138,7 @@ class AgentClient:
         return self._command(await self._ask("POST", query, body, limit))
 
     async def _ask(self, method: str, query: Mapping[str, str], body: bytes, limit: float) -> Any:
+        fence.check()
         try:
             status, payload = await self._exchange(method, query, body, limit)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -151,6 +153,7 @@ class AgentClient:
                 connector=aiohttp.TCPConnector(force_close=True),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=limit, sock_connect=CONNECT_SECONDS),
+                trace_configs=[_fenced()],
             ) as http,
             http.request(
                 method,
@@ -245,3 +248,14 @@ class AgentClient:
 
     def _protocol(self, what: str) -> AgentError:
         return AgentError(AgentFault.PROTOCOL, f"The agent at {self._url} {what}.")
+
+
+def _fenced() -> aiohttp.TraceConfig:
+    """Looks at the fence once more when the connection stands, right before the request goes out on it."""
+
+    async def connected(*_: object) -> None:
+        fence.check()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(connected)
+    return trace

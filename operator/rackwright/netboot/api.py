@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import assert_never
 
 from aiohttp import web
@@ -26,12 +26,17 @@ class BootScripts:
         settings: RamdiskSettings,
         unready: Callable[[], str | None],
         strangers: Strangers | None = None,
+        fresh: Callable[[Collection[str]], Awaitable[bool]] | None = None,
     ) -> None:
-        """Decide by `boots`, which are believed once `unready` answers None; without `strangers`, enlistment is off."""
+        """Decide by `boots`, which are believed once `unready` answers None; without `strangers`, enlistment is off.
+
+        `fresh` brings `boots` up to date for these MAC addresses where others change them; False if that failed.
+        """
         self._boots = boots
         self._strangers = strangers or Nobody()
         self._settings = settings
         self._unready = unready
+        self._fresh = fresh
 
     def routes(self) -> list[web.RouteDef]:
         """What the application serves for iPXE."""
@@ -44,12 +49,14 @@ class BootScripts:
             raise web.HTTPBadRequest(text="mac must be a MAC address like 52-54-00-00-00-07.\n")
         asked = request.query.get("asked", "0")
         times = int(asked) if asked.isascii() and asked.isdigit() and len(asked) <= 4 else 0  # noqa: PLR2004
-        decision = self.decide(mac, request.remote, asked=times)
+        ready = self._unready() is None and (self._fresh is None or await self._fresh((mac,)))
+        decision = self.decide(mac, request.remote, asked=times, ready=ready)
         return web.Response(text=script(decision, self._settings), headers={"Cache-Control": "no-store"})
 
-    def decide(self, mac: str, peer: str | None, *, asked: int = 0) -> Decision:
+    def decide(self, mac: str, peer: str | None, *, asked: int = 0, ready: bool = True) -> Decision:
         """What the machine with this canonical MAC address boots, having `asked` so often; it is taken to do so."""
-        decision = decide(mac, self._boots, self._strangers, ready=self._unready() is None, asked=asked)
+        ready = ready and self._unready() is None
+        decision = decide(mac, self._boots, self._strangers, ready=ready, asked=asked)
         match decision:
             case Introduce(mac):
                 self._strangers.invited(mac)

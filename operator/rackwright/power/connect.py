@@ -7,6 +7,7 @@ the whole fleet, `traffic` says.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -102,13 +103,24 @@ class Connections:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    async def close(self, *, within: float = 20.0) -> None:
-        """End all sessions, as many as can be in `within` seconds; BMCs end the rest by themselves."""
-        for key in list(self._kept):
-            self._end(key)
+    async def closed(self, *, within: float) -> None:
+        """Return when the sessions that are being ended are, or after so many seconds."""
         if self._closing:
             await asyncio.wait(self._closing, timeout=within)
-        for unfinished in self._closing:
+
+    async def close(self, *, within: float = 20.0, courtesy: float = 20.0) -> None:
+        """Wait for the exchanges that are under way, `within` seconds at the most, and end all sessions.
+
+        That is done meanwhile, and waited for no longer than `courtesy`: BMCs end the rest by themselves.
+        """
+        under_way = {asyncio.ensure_future(_released(bmc.lock)) for bmc in self._bmcs.values() if bmc.lock.locked()}
+        for key in list(self._kept):
+            self._end(key)  # behind the former: a lock is had in the order in which it was asked for
+        begun = time.monotonic()
+        if under_way:
+            await asyncio.wait(under_way, timeout=within)
+        await self.closed(within=max(0.0, begun + min(courtesy, within) - time.monotonic()))
+        for unfinished in (*under_way, *self._closing):
             unfinished.cancel()
         self._traffic.threads.shutdown(wait=False, cancel_futures=True)
 
@@ -124,3 +136,9 @@ class Connections:
 def _key(place: str, machine: str) -> str:
     """What tells one machine's driver, or one BMC's queue, from the others."""
     return f"{place}#{machine}" if machine else place
+
+
+async def _released(lock: asyncio.Lock) -> None:
+    """Return when those who have a lock or wait for it have had it."""
+    async with lock:
+        return

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from pyghmi.exceptions import IpmiException
 from pyghmi.ipmi.private import simplesession
 
+from rackwright import fence
 from rackwright.power import faults, ipmi_faults
 from rackwright.power.address import parse
 from rackwright.power.ipmi_chassis import Ask
@@ -169,6 +170,7 @@ class _Link(simplesession.Session):  # type: ignore[misc]  # pyghmi has no types
         return made
 
     def _xmit_packet(self, retry: bool = True, delay_xmit: object = None, timeout: object = None) -> None:  # noqa: ARG002 (pyghmi's own)
+        fence.check()
         if self.sequencenumber:
             self.sequencenumber += 1
         self.socket.send(self.netpacket)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import TypeVar
 
+from rackwright import fence
 from rackwright.power.port import FaultClass, Limits, PowerError
 from rackwright.power.traffic import Manner, OneBMC, Place, Traffic
 
@@ -34,12 +36,13 @@ class Line:
         """Run `work` in a thread when it is this BMC's turn, and give back what it returns or raises.
 
         Raises `PowerError`: BUSY if no turn came within `limits.turn`, UNREACHABLE if the exchange took longer than
-        `limits.exchange`.
+        `limits.exchange`. `fence.Fenced` if it may not be spoken to any more, here or within `work`.
         """
         place = await self._take_turn(limits.turn)
         begun = asyncio.get_running_loop().time()
         try:
-            exchange = asyncio.get_running_loop().run_in_executor(self._traffic.threads, work)
+            fence.check()
+            exchange = asyncio.get_running_loop().run_in_executor(self._traffic.threads, copy_context().run, work)
         except BaseException:
             self._end_turn(place)
             raise
@@ -58,6 +61,7 @@ class Line:
         """This BMC's turn, for an exchange that needs no thread. Raises as `call` does where no turn came."""
         place = await self._take_turn(limits.turn)
         try:
+            fence.check()
             yield
         finally:
             self._end_turn(place)

@@ -19,6 +19,7 @@ from sushy import auth as sushy_auth
 from sushy import connector as sushy_connector
 from sushy import exceptions as sushy_errors
 
+from rackwright.fence import Fenced
 from rackwright.power import faults
 from rackwright.power.address import Address, parse
 from rackwright.power.port import Credentials, Endpoint, FaultClass, Limits, PowerError
@@ -89,7 +90,7 @@ class Service:
         if session:
             try:
                 connector.end_session(urlsplit(session).path)
-            except Exception as error:  # noqa: BLE001 (nothing that can happen here is worth more than a line)
+            except (Exception, Fenced) as error:  # noqa: BLE001 (nothing that can happen here is worth more than a line)
                 LOG.debug("A session at %s is left to time out: %s", self._address.place, type(error).__name__)
             auth.reset_session_attrs()  # else sushy tries again when its garbage is collected, in whichever thread
         if connector is not None:

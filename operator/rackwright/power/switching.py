@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from rackwright.fence import Fenced
 from rackwright.power.line import Line
 from rackwright.power.port import FaultClass, Limits, PowerError, PowerState
 from rackwright.power.settle import wait_for
@@ -98,6 +99,8 @@ class SwitchingDriver(Generic[M]):
             await self._line.call(self._service.close, self._limits)
         except PowerError as error:
             LOG.debug("A session is left to time out: %s", error)
+        except Fenced:
+            LOG.debug("A session at %s is left to time out: another operator speaks to it", self._line.place)
 
     async def _do(self, what: str, step: Callable[[M], T]) -> T:
         return await self._line.call(lambda: self._service.exchange(what, step), self._limits)

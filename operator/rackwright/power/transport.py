@@ -14,7 +14,10 @@ from urllib.parse import urlsplit
 
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from rackwright import fence
 from rackwright.power.address import DEFAULT_PORTS, Address
 from rackwright.power.faults import of_redirect
 from rackwright.power.port import FaultClass, PowerError
@@ -48,6 +51,29 @@ def tls_context(ca: str | None, *, verify: bool) -> ssl.SSLContext:
     return context
 
 
+class _Connection(HTTPConnection):
+    """Looks at the fence when there is a connection, right before bytes go out on it."""
+
+    def send(self, data: Any) -> None:
+        """Send, if anything may be sent."""
+        if self.sock is None:
+            self.connect()
+        fence.check()
+        super().send(data)
+
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    """The same after the handshake."""
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
 class Adapter(HTTPAdapter):
     """Sends requests to one BMC, verified by one context."""
 
@@ -59,6 +85,7 @@ class Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pool, with our context for every connection in it."""
         super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave verification to the context; the inherited method would add requests' own CAs to it."""

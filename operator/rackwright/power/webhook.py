@@ -22,6 +22,7 @@ from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
 
+from rackwright import fence
 from rackwright.power import faults
 from rackwright.power.address import parse
 from rackwright.power.port import Credentials, Endpoint, FaultClass, Limits, PowerError
@@ -121,6 +122,7 @@ class Webhook:
         with closing(connection):
             connection.connect()
             connection.sock.settimeout(self._limits.read)
+            fence.check()
             connection.request("POST", self._path, body, headers)
             with connection.getresponse() as response:
                 return _Answer(response.status, response.headers, _read(response, deadline))

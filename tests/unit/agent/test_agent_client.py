@@ -19,6 +19,7 @@ from tests.unit.agent.world import Identity, identity
 from rackwright.agent import client
 from rackwright.agent.client import AgentClient, AgentError, AgentFault, CommandStatus
 from rackwright.agent.sessions import Session
+from rackwright.fence import Fenced, fenced
 
 TOKEN = "T" * 43
 RUNNING = {
@@ -334,3 +335,16 @@ async def unused_port() -> int:
     server.close()
     await server.wait_closed()
     return port
+
+
+async def test_nothing_is_sent_any_more_by_whoever_lost_the_right_to_while_the_connection_was_made(
+    agent: ScriptedAgent,
+) -> None:
+    agent.says(RUNNING)
+    looks = iter([True, False])
+    with fenced(lambda: next(looks)), pytest.raises(Fenced):
+        await agent.client().start("standby.prepare_image", {})
+    assert agent.asked == []
+    with fenced(lambda: True):
+        await agent.client().start("standby.prepare_image", {})
+    assert len(agent.asked) == 1
