@@ -20,6 +20,7 @@ from rackwright.agent.sessions import Boot
 from rackwright.api import FINALIZER, FORCE_DELETE_ANNOTATION, INSTALLED_ANNOTATION
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
+from rackwright.census import Census
 from rackwright.install.image import root_device
 from rackwright.inventory.enlistment import Known, bmc_host, mac_trait, traits
 from rackwright.lifecycle.by_hand import moved_by_hand
@@ -155,7 +156,9 @@ class Machine:
 class Cache:
     """Machines and images. Belongs to one event loop; answers at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, census: Census | None = None) -> None:
+        self.census = census if census is not None else Census()
+        """The machines in numbers."""
         self._machines: dict[Key, Machine] = {}
         self._by_uid: dict[str, Key] = {}
         self._claims: dict[str, set[Key]] = {}
@@ -193,10 +196,12 @@ class Cache:
             return set()
         if before is not None and before.uid != machine.uid:
             self._by_uid.pop(before.uid, None)
+            self.census.remove(before.uid)
         affected = self._unclaim(before) | {machine.key}
         self._machines[machine.key] = machine
         self._by_uid[machine.uid] = machine.key
         self._new[machine.key.namespace] += machine.is_new
+        self.census.put(machine.uid, machine.status)
         for trait in machine.traits:
             self._traits.setdefault(trait, set()).add(machine.key)
         affected |= self._rivals(machine)
@@ -212,6 +217,7 @@ class Cache:
             return set()
         del self._machines[key]
         del self._by_uid[uid]
+        self.census.remove(uid)
         affected = self._unclaim(machine)
         self._tell(uid)
         self._changed.pop(uid, None)
