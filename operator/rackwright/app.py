@@ -15,6 +15,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from rackwright.agent.api import AgentAPI
 from rackwright.agent.sessions import Sessions
 from rackwright.agent.tokens import KEY_BYTES, Tokens
 from rackwright.api.image import OperatingSystemImageSpec
+from rackwright.api.machine import Phase
 from rackwright.bmcs import BMCs
 from rackwright.cache import Cache, Key
+from rackwright.census import EXPECTED, Census
 from rackwright.enlist import Enlister, EnlistmentSettings
 from rackwright.events import Events
 from rackwright.execute import MACHINES, Executor, Means
@@ -34,11 +37,13 @@ from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, co
 from rackwright.lease import Leadership
 from rackwright.lifecycle.world import Policy
 from rackwright.metrics import Metrics
+from rackwright.metrics.requests import traced
 from rackwright.netboot.api import BootScripts
 from rackwright.netboot.files import Files
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.observe import Observer
-from rackwright.power.connect import Connections
+from rackwright.power.connect import DRIVERS, Connections
+from rackwright.power.metered import metered
 from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import PROGRESS_SECONDS, FirstBoots, Reconciler
@@ -79,22 +84,29 @@ class Settings:
     """Seconds of silence after which a watch is begun anew."""
     resync: float = RESYNC_SECONDS
     """Seconds between two listings of everything, for watches that say something, but not all."""
+    expected: Mapping[Phase, timedelta] = field(default_factory=lambda: EXPECTED)
+    """How long a machine is expected to be in a phase."""
 
 
 class Operator:
     """Everything that one process runs, wired together."""
 
-    def __init__(self, cluster: Cluster, tokens: Tokens, settings: Settings, leadership: Leadership) -> None:
+    def __init__(
+        self, cluster: Cluster, tokens: Tokens, settings: Settings, leadership: Leadership, metrics: Metrics
+    ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._leadership = leadership
         self._synced = False
         self._listed = asyncio.Event()
-        self._cache = Cache()
+        self._metrics = metrics
+        self._cache = Cache(Census(settings.expected))
         self._queue: WorkQueue[Key] = WorkQueue()
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
-        self._connections = Connections(concurrency=settings.bmc_concurrency, limits=settings.limits)
+        self._connections = Connections(
+            concurrency=settings.bmc_concurrency, limits=settings.limits, drivers=metered(DRIVERS, metrics.bmc_call)
+        )
         self._bmcs = BMCs(self._connections, self._secrets)
         self._observer = Observer(
             cluster=cluster,
@@ -123,9 +135,16 @@ class Operator:
             events=events,
             may_act=leadership.holds,
             progress_seconds=settings.progress,
+            metrics=metrics,
         )
         self._first_boots = FirstBoots(self._cache, tokens, self._observer, self._reconciler)
-        self._metrics = Metrics(new_machines=self._cache.new_machines)
+        metrics.shows(
+            census=self._cache.census,
+            new_machines=self._cache.new_machines,
+            queued=lambda: len(self._queue),
+            workers=settings.workers,
+            leads=leadership.holds,
+        )
         self._enlister = None
         if settings.enlistment is not None:
             self._enlister = Enlister(
@@ -195,6 +214,7 @@ class Operator:
             stop=watching,
             started=partial(_catch_signals, stop),
             silence=self._settings.silence,
+            trace=traced(self._metrics.request),
         )
 
     async def _resync(self) -> None:
@@ -226,6 +246,7 @@ class Operator:
             self._image({"metadata": {"name": name}}, deleted=True)
         there: set[str] = set()
         async for item in self._cluster.listed(MACHINES):
+            self._metrics.told(item, listed=True)
             self._reconciler.seen(item, listed=True)
             there.add(item["metadata"]["uid"])
         gone = known - there  # one that came while the others were listed isn't
@@ -240,6 +261,7 @@ class Operator:
         self._reconciler.hurry(uid)
 
     def _machine(self, item: Mapping[str, Any], deleted: bool) -> None:
+        self._metrics.told(item, listed=False)
         self._reconciler.seen(item, deleted=deleted)
 
     def _image(self, item: Mapping[str, Any], deleted: bool) -> None:
@@ -277,11 +299,12 @@ async def run(settings: Settings) -> int:
     stop = asyncio.Event()
     _catch_signals(stop)
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(connected())
+        metrics = Metrics()
+        cluster = await stack.enter_async_context(connected(trace=traced(metrics.request)))
         tokens = Tokens(await _token_key(cluster, settings.namespace, stop))
         identity = f"{socket.gethostname()}-{os.getpid()}-{random_secrets.token_hex(4)}"
         leadership = Leadership(cluster, settings.namespace, LEASE, identity)
-        await Operator(cluster, tokens, settings, leadership).run(stop)
+        await Operator(cluster, tokens, settings, leadership, metrics).run(stop)
     return 0 if stop.is_set() else 1
 
 

@@ -23,6 +23,7 @@ from rackwright.cache import Machine
 from rackwright.kube import Cluster, ClusterError
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.operations import limits
+from rackwright.logs import Line
 
 SAME_SECONDS = 3600.0
 _REMEMBERED = 10_000
@@ -62,10 +63,8 @@ class Events:
         """Write what this decision changed."""
         passed = ""
         for transition, following in zip_longest(decision.transitions, decision.transitions[1:]):
-            before = transition.before.value if transition.before else "unknown"
             after = transition.after.value if transition.after else "unknown"
             warning = after in ("Failed", "Broken")
-            _log.info("machine=%s phase=%s was=%s reason=%s", machine.key, after, before, transition.reason)
             note = f"{passed}{after}: {transition.message}"
             if following is not None and transition.reason == "AllocationDeclared":
                 passed = f"{note} "  # reserved and deployed at once is one piece of news
@@ -75,10 +74,6 @@ class Events:
         told, failure = {transition.reason for transition in decision.transitions}, decision.failure
         if failure is not None and failure.reason not in told:
             told.add(failure.reason)
-            _log.warning(
-                "machine=%s operation=%s step=%s attempt=%d reason=%s %s",
-                machine.key, failure.operation, failure.step, failure.attempt, failure.reason, failure.message,
-            )  # fmt: skip
             note = f"{failure.message} {_what_follows(machine, failure)}"
             await self._write(machine, "Warning", failure.reason, failure.operation, note, words=failure.message)
         told |= {condition.reason for condition in machine.status.conditions}
@@ -91,7 +86,7 @@ class Events:
             return
         note = f"{decision.message} Skipped: the release of {installed.image or 'what was adopted'}"
         note += f", owner {machine.status.owner}." if machine.status.owner else "."
-        _log.warning("machine=%s reason=%s %s", machine.key, decision.reason, note)
+        _log.warning(Line(note, machine=machine.key, reason=decision.reason))
         await self._write(machine, "Warning", decision.reason, "LetGo", note)
 
     async def enlistment_full(self, namespace: str, at_most: int, times: int) -> None:
@@ -100,7 +95,7 @@ class Events:
             f"{at_most} machines wait to be accepted, as many as --enlist-at-most allows. Machines nobody declared "
             "boot their own disks until some of those are accepted (spec.accepted: true) or deleted."
         )
-        _log.warning("namespace=%s reason=EnlistmentFull times=%d %s", namespace, times, note)
+        _log.warning(Line(note, namespace=namespace, reason="EnlistmentFull", times=times))
         subject = _Subject("v1", "Namespace", namespace, namespace)
         await self._write_about(subject, "Warning", "EnlistmentFull", "Enlist", note, times=times)
 
@@ -110,7 +105,6 @@ class Events:
             now = _condition(after, kind)
             if now is None or now.status != bad or now.reason in told:
                 continue
-            _log.warning("machine=%s condition=%s reason=%s %s", machine.key, kind, now.reason, now.message)
             await self._write(machine, "Warning", now.reason, "Reconcile", now.message)
             return
 
@@ -144,7 +138,7 @@ class Events:
             body = self._body(subject, kind, reason, action, note.encode()[:_NOTE].decode(errors="ignore"), now)
             name = await self._cluster.create_event(subject.namespace, body)
         except ClusterError as error:
-            _log.warning("an Event of %s/%s was lost: %s", subject.namespace, subject.name, error)
+            _log.warning(Line(f"an Event was lost: {error}", about=f"{subject.namespace}/{subject.name}"))
             return
         if len(self._written) >= _REMEMBERED:
             self._written.pop(next(iter(self._written)))

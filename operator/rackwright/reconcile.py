@@ -27,6 +27,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any
 
+from rackwright import journal
 from rackwright.agent.tokens import Tokens, matches
 from rackwright.api.machine import BareMetalMachineStatus, OperationName
 from rackwright.cache import Cache, Key, Machine, wants_inspection
@@ -37,6 +38,8 @@ from rackwright.kube import Cluster, ClusterError, Conflict, Gone
 from rackwright.lifecycle.decide import Decision, after_fault, after_refusal, decide
 from rackwright.lifecycle.steps import Action, LetGo, Stage
 from rackwright.lifecycle.world import Blame, Fault, World
+from rackwright.logs import Line
+from rackwright.metrics import Metrics, Result
 from rackwright.observe import Observer
 from rackwright.queue import WorkQueue
 
@@ -73,7 +76,9 @@ class Reconciler:
         events: Events,
         may_act: Callable[[], bool],
         progress_seconds: float = PROGRESS_SECONDS,
+        metrics: Metrics | None = None,
     ) -> None:
+        """Without `metrics` nobody reads what is counted."""
         self._cluster = cluster
         self._cache = cache
         self._queue = queue
@@ -82,6 +87,7 @@ class Reconciler:
         self._events = events
         self._may_act = may_act
         self._progress_seconds = progress_seconds
+        self._metrics = metrics if metrics is not None else Metrics()
         self._progress: dict[str, _Progress] = {}
         """What isn't recorded yet, by machine uid."""
         self._hurry: set[str] = set()
@@ -98,7 +104,7 @@ class Reconciler:
         except Exception as error:  # noqa: BLE001 (one record that can't be read must not stop the others)
             key = Key(item["metadata"]["namespace"], item["metadata"]["name"])
             reason = error if isinstance(error, ValueError) else f"{key} can't be read: {type(error).__name__}"
-            _log.error("%s; it is left alone until it can be", reason)
+            _log.error(Line(f"{reason}; it is left alone until it can be", machine=key))
             if (known := self._cache.get(key)) is not None:
                 self.gone(known)  # to act upon what it was before would be to act upon the past
             return
@@ -106,6 +112,8 @@ class Reconciler:
             self.gone(machine)
             return
         before, affected = self._cache.get(machine.key), self._cache.put(machine)
+        if affected:
+            self._metrics.seen(before, machine)
         if before is not None and affected and before.uid != machine.uid:
             self._forget(before)  # it was made anew under its name, and the news of its end may never come
         for key in affected:
@@ -130,6 +138,7 @@ class Reconciler:
     def _forget(self, machine: Machine) -> None:
         self._hurry.discard(machine.uid)
         self._progress.pop(machine.uid, None)
+        self._metrics.forget(machine.uid)
         self._observer.forget(machine)
 
     def hurry(self, uid: str) -> None:
@@ -156,31 +165,32 @@ class Reconciler:
         while True:
             key = await self._queue.get()
             try:
-                await self._guarded(key)
+                with self._metrics.passing() as it:
+                    it.result = await self._guarded(key)
             finally:
                 self._queue.done(key)
 
-    async def _guarded(self, key: Key) -> None:
+    async def _guarded(self, key: Key) -> Result:
         """One pass; whatever goes wrong is a sentence in the log and another pass later."""
+        result = Result.DONE
         try:
             delay = await self._pass(key)
         except Conflict:
-            delay = await self._read_again(key)
+            result, delay = Result.CONFLICT, await self._read_again(key)
         except ClusterError as error:
-            delay = self._later(key)
-            _log.warning("machine=%s %s; again in %.0f s", key, error, delay)
+            result, delay = Result.CLUSTER_ERROR, self._later(key)
+            _log.warning(Line(f"{error}; again in {delay:.0f} s", machine=key))
         except Exception as error:  # noqa: BLE001 (a defect in one machine's pass must not end the worker)
-            delay = self._later(key)
+            result, delay = Result.INTERNAL_ERROR, self._later(key)
             where = traceback.extract_tb(error.__traceback__)[-1]
-            _log.error(
-                "machine=%s internal error: %s at %s:%d; again in %.0f s",
-                key, type(error).__name__, where.name, where.lineno or 0, delay,
-            )  # fmt: skip
-            _log.debug("machine=%s", key, exc_info=True)
+            what = f"{type(error).__name__} at {where.name}:{where.lineno or 0}"
+            _log.error(Line(f"internal error: {what}; again in {delay:.0f} s", machine=key))
+            _log.debug(Line(machine=key), exc_info=True)
         else:
             self._failures.pop(key, None)
         if delay is not None:
             self._queue.wake_after(key, delay)
+        return result
 
     async def _read_again(self, key: Key) -> float:
         """Somebody wrote in between: take in what it is now, without waiting for a watch that may have stopped."""
@@ -227,7 +237,7 @@ class Reconciler:
         return await self._pause(machine, decision)
 
     async def _act(self, machine: Machine, world: World, decision: Decision, action: Action) -> float | None:
-        _log.info("machine=%s step=%s reason=%s", machine.key, type(action).__name__, decision.reason)
+        _log.info(journal.begun(machine, decision, action))
         begun = monotonic()
         outcome = await self._executor.carry_out(action, machine)
         if isinstance(outcome, Fault | NotNow):
@@ -237,10 +247,12 @@ class Reconciler:
             world = replace(world, now=world.now + timedelta(seconds=int(monotonic() - begun)))
             decision = after_fault(world, outcome) if isinstance(outcome, Fault) else after_refusal(world)
             return await self._pause(machine, decision)
+        self._metrics.acted(machine)
         if isinstance(action, LetGo):
             await self._events.let_go(machine, decision)
             return None  # the watch says what becomes of it, and may have said so before this answer came
         if outcome is not None:
+            self._metrics.wrote(outcome)
             self.seen(outcome)
         return 0.0
 
@@ -268,9 +280,14 @@ class Reconciler:
             return
         body = {"metadata": {"resourceVersion": str(machine.version), "uid": machine.uid}, "status": changes}
         try:
-            self.seen(await self._cluster.patch_status(MACHINES, *machine.key, body))
+            written = await self._cluster.patch_status(MACHINES, *machine.key, body)
         except Gone:
             return
+        recorded = replace(decision, status=status)
+        self._metrics.recorded(machine, recorded)
+        self._metrics.wrote(written)
+        _log.log(*journal.recorded(machine, recorded))
+        self.seen(written)
         await self._events.tell(machine, decision)
 
     # --- what the HTTP server waits for --------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from rackwright.install.host_keys import MAX_KEY_LENGTH, MAX_KEYS, host_key
+from rackwright.logs import Line
 
 PATH = "/v1/phone-home/{uid}"
 """`?token=` follows: `Tokens.for_first_boot`."""
@@ -90,12 +91,12 @@ def route(first_boots: FirstBoots, *, limit: float = RECORD_SECONDS) -> web.Rout
         if operation_id is None:
             return _answer(HTTPStatus.NOT_FOUND, "no system is expected to report for this machine")
         if not first_boots.admits(uid, operation_id, request.query.get("token", "")):
-            _log.warning("A system at %s phoned home for machine %s with a wrong or old token.", request.remote, uid)
+            _log.warning(Line(f"a system at {request.remote} phoned home with a wrong or old token", uid=uid))
             return _answer(HTTPStatus.FORBIDDEN, "the token is not this installation's")
         form = await _form(request)
         report = None if form is None else _report(form, operation_id, _address(request.remote))
         if report is None:
-            _log.warning("The system at %s phoned home for machine %s with an unreadable form.", request.remote, uid)
+            _log.warning(Line(f"the system at {request.remote} phoned home with an unreadable form", uid=uid))
             return _answer(HTTPStatus.BAD_REQUEST, "the form is not what cloud-init's phone_home posts")
         if await _recorded(first_boots, uid, report, limit):
             return _answer(HTTPStatus.OK, "recorded")
@@ -113,9 +114,9 @@ async def _recorded(first_boots: FirstBoots, uid: str, report: PhoneHome, limit:
         async with asyncio.timeout(limit):
             return await first_boots.received(uid, report)
     except TimeoutError:
-        _log.warning("What the system of machine %s reported was not recorded within %g s.", uid, limit)
+        _log.warning(Line(f"what the system reported was not recorded within {limit:g} s", uid=uid))
     except Exception:  # noqa: BLE001 (whatever went wrong, the system must be asked to call again)
-        _log.exception("What the system of machine %s reported could not be recorded.", uid)
+        _log.exception(Line("what the system reported could not be recorded", uid=uid))
     return False
 
 
