@@ -18,7 +18,7 @@ from rackwright.census import PHASES
 from rackwright.power.connect import DRIVERS
 from rackwright.power.port import FaultClass
 
-MOST = 5000
+MOST = 3000
 """Series that there can be at the very most, whatever happens and however many machines there are."""
 REASONS = 64
 """Failures' reasons that are told apart: words of ours, of which there are fewer. What comes beyond is `OTHER`."""
@@ -98,7 +98,6 @@ ELSEWHERE = "other"
 _DRIVER = {"driver": tuple(sorted({scheme.partition("+")[0] for scheme in DRIVERS}))}
 _PHASE = {"phase": PHASES}
 _OPERATION = {"operation": tuple(OperationName)}
-_REASON = {"reason": REASONS + 2}  # with OTHER, and with none
 
 MACHINES = Family("rackwright_machines", Kind.GAUGE, "Machines by phase; Undecided: without a status yet.", _PHASE)
 OVERDUE = Family(
@@ -136,14 +135,14 @@ PHASE_DURATION = Family(
 OPERATIONS = Family(
     "rackwright_operations_total",
     Kind.COUNTER,
-    "Operations that ended: succeeded, failed after all attempts, or abandoned because spec changed; why.",
-    {**_OPERATION, "outcome": ("Succeeded", "Failed", "Abandoned"), **_REASON},
+    "Operations that ended: they succeeded, failed for good, or were abandoned because spec changed.",
+    {**_OPERATION, "outcome": ("Succeeded", "Failed", "Abandoned")},
 )
 FAILED_ATTEMPTS = Family(
     "rackwright_failed_attempts_total",
     Kind.COUNTER,
-    "Attempts at an operation that failed, the last one included; why.",
-    {**_OPERATION, **_REASON},
+    "Attempts at an operation that failed, by the failure's reason; last: the operation failed with it.",
+    {**_OPERATION, "reason": REASONS + 1, "last": ("true", "false")},
 )
 BMC_DURATION = Family(
     "rackwright_bmc_call_duration_seconds",

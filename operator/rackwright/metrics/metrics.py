@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product, takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 from prometheus_client import (
@@ -31,6 +31,7 @@ from rackwright.metrics.fleet import Fleet
 from rackwright.power.port import FaultClass
 
 PATH = "/metrics"
+T = TypeVar("T", Counter, Histogram)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each counter that says when it began
 
@@ -126,11 +127,12 @@ class Metrics:
         if moved and before.phase_since is not None and after.phase_since is not None:
             stay = (after.phase_since - before.phase_since).total_seconds()
             self._phase_duration.labels(before.phase).observe(max(stay, 0.0))
-        for entry in _ended(before, after):
-            self._operations.labels(entry.name.value, entry.outcome, self._reason(entry.reason)).inc()
+        ended = list(_ended(before, after))
+        for entry in ended:
+            self._operations.labels(entry.name.value, entry.outcome).inc()
         if decision.failure is not None:
-            failure = decision.failure
-            self._failed_attempts.labels(failure.operation.value, self._reason(failure.reason)).inc()
+            failure, last = decision.failure, any(entry.outcome == "Failed" for entry in ended)
+            self._failed_attempts.labels(failure.operation.value, self._reason(failure.reason), str(last).lower()).inc()
 
     def acted(self, machine: Machine) -> None:
         """A decision on this machine was carried out."""
@@ -143,7 +145,7 @@ class Metrics:
 
     def _reason(self, reason: str) -> str:
         """The reason, as long as there aren't too many."""
-        if reason and reason not in self._reasons:
+        if reason not in self._reasons:
             if len(self._reasons) >= REASONS:
                 return OTHER
             self._reasons.add(reason)
@@ -167,20 +169,21 @@ class Metrics:
         return Gauge(family.name, family.says, tuple(family.labels), registry=self._registry)
 
     def _histogram(self, family: Family) -> Histogram:
-        return Histogram(
-            family.name, family.says, tuple(family.labels), registry=self._registry, buckets=family.buckets
-        )
+        labels = tuple(family.labels)
+        made = Histogram(family.name, family.says, labels, registry=self._registry, buckets=family.buckets)
+        return _from_zero(family, made)
 
 
-_FEW = 40
+_FEW = 200
 
 
-def _from_zero(family: Family, counter: Counter) -> Counter:
+def _from_zero(family: Family, made: T) -> T:
     """Have few series present from the start: a rate needs the zero before the one."""
-    if family.labels and family.most <= _FEW:
-        for values in product(*(v for v in family.labels.values() if not isinstance(v, int))):
-            counter.labels(*map(str, values))
-    return counter
+    values = [each for each in family.labels.values() if not isinstance(each, int)]
+    if values and len(values) == len(family.labels) and family.most <= _FEW:
+        for combination in product(*values):
+            made.labels(*map(str, combination))
+    return made
 
 
 def _ended(before: BareMetalMachineStatus, after: BareMetalMachineStatus) -> Iterator[HistoryEntry]:

@@ -121,6 +121,8 @@ async def test_zeros_are_there_before_anything_happened(shown: Shown) -> None:
     assert samples['rackwright_phase_expected_seconds{phase="Deploying"}'] == 3600
     assert samples['rackwright_machine_conditions{condition="BMCReachable",status="False"}'] == 0
     assert samples['rackwright_enlistments_total{outcome="failed"}'] == 0
+    assert samples['rackwright_operations_total{operation="Deploy",outcome="Failed"}'] == 0
+    assert samples['rackwright_reconcile_duration_seconds_count{result="internal_error"}'] == 0
     assert samples['rackwright_bmc_errors_total{driver="redfish",fault="Unreachable"}'] == 0
     assert (samples["rackwright_workers"], samples["rackwright_workers_busy"], samples["rackwright_leader"]) == (
         64,
@@ -190,17 +192,23 @@ async def test_each_operation_that_ended_is_counted_once(shown: Shown) -> None:
     shown.metrics.recorded(*decided({"history": [first]}, {"history": [second, first]}))
     shown.metrics.recorded(*decided({"history": [second, first]}, {"history": [second, first]}))
     samples = await shown.samples()
-    counted = {name: value for name, value in samples.items() if name.startswith("rackwright_operations_total")}
+    counted = {name: n for name, n in samples.items() if name.startswith("rackwright_operations_total") and n}
     assert counted == {
-        'rackwright_operations_total{operation="Commission",outcome="Succeeded",reason=""}': 1,
-        'rackwright_operations_total{operation="Deploy",outcome="Failed",reason="AgentMissing"}': 1,
+        'rackwright_operations_total{operation="Commission",outcome="Succeeded"}': 1,
+        'rackwright_operations_total{operation="Deploy",outcome="Failed"}': 1,
     }
 
 
-async def test_each_attempt_that_failed_is_counted_by_its_reason(shown: Shown) -> None:
+async def test_each_attempt_that_failed_is_counted_by_its_reason_and_whether_it_was_the_last(shown: Shown) -> None:
     shown.metrics.recorded(*decided({}, {}, failed("Deploy", "AgentMissing")))
-    name = 'rackwright_failed_attempts_total{operation="Deploy",reason="AgentMissing"}'
-    assert (await shown.samples())[name] == 1
+    given_up = {"history": [ended("Deploy", "Failed", "AgentLost")]}
+    shown.metrics.recorded(*decided({}, given_up, failed("Deploy", "AgentLost")))
+    samples = await shown.samples()
+    counted = {name: n for name, n in samples.items() if name.startswith("rackwright_failed_attempts_total")}
+    assert counted == {
+        'rackwright_failed_attempts_total{last="false",operation="Deploy",reason="AgentMissing"}': 1,
+        'rackwright_failed_attempts_total{last="true",operation="Deploy",reason="AgentLost"}': 1,
+    }
 
 
 # --- how many there are ------------------------------------------------------------------------------------------
@@ -246,6 +254,8 @@ def everything_happens(metrics: Metrics, reasons: int) -> None:
             for outcome in ("Succeeded", "Failed", "Abandoned"):
                 metrics.recorded(*decided({}, {"history": [ended(operation, outcome, f"Reason{number}")]}))
             metrics.recorded(*decided({}, {}, failed(operation, f"Reason{number}")))
+            given_up = {"history": [ended(operation, "Failed", f"Reason{number}")]}
+            metrics.recorded(*decided({}, given_up, failed(operation, f"Reason{number}")))
 
 
 def test_what_is_declared_is_within_the_bound() -> None:
@@ -282,4 +292,4 @@ async def test_reasons_beyond_the_number_that_there_may_be_are_one() -> None:
     for number in range(REASONS + 3):
         shown.metrics.recorded(*decided({}, {}, failed("Deploy", f"Reason{number}")))
     samples = await shown.samples()
-    assert samples['rackwright_failed_attempts_total{operation="Deploy",reason="Other"}'] == 3
+    assert samples['rackwright_failed_attempts_total{last="false",operation="Deploy",reason="Other"}'] == 3

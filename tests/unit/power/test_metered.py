@@ -39,7 +39,7 @@ class Timed:
     def __init__(self) -> None:
         self.heard: list[tuple[str, str, FaultClass | None]] = []
         self.driver = Obliging()
-        drivers = metered({"redfish+https": lambda *_: self.driver}, self.hear)  # type: ignore[dict-item,return-value]
+        drivers = metered({"redfish+https": lambda *_: self.driver}, self.hear)
         self.connections = Connections(drivers=drivers)
         self.timed = self.connections.driver(Endpoint("redfish+https://10.0.0.7/redfish/v1/Systems/1"))
 
