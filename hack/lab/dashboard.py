@@ -1,7 +1,4 @@
-"""The Grafana dashboard, written down as what it shows: `hack/generate` makes the JSON that Grafana imports.
-
-Like `generated` it needs the project's environment.
-"""
+"""The Grafana dashboard, written down as what it shows: `hack/generate` makes the JSON that Grafana imports."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product, takewhile
@@ -19,6 +20,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from rackwright.api.machine import BareMetalMachineStatus, HistoryEntry
 from rackwright.cache import Machine
@@ -158,9 +161,10 @@ class Metrics:
         return [web.get(PATH, self._exposition)]
 
     async def _exposition(self, request: web.Request) -> web.Response:
-        """OpenMetrics for whoever accepts it, else Prometheus's own text."""
+        """OpenMetrics for whoever accepts it, else Prometheus's own text; the loop goes on while it is written."""
         encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encoder(self._registry), headers={"Content-Type": content_type})
+        body = await asyncio.to_thread(encoder, _Collected(list(self._registry.collect())))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     def _counter(self, family: Family) -> Counter:
         return _from_zero(family, Counter(family.name, family.says, tuple(family.labels), registry=self._registry))
@@ -172,6 +176,16 @@ class Metrics:
         labels = tuple(family.labels)
         made = Histogram(family.name, family.says, labels, registry=self._registry, buckets=family.buckets)
         return _from_zero(family, made)
+
+
+class _Collected(Collector):
+    """What was collected at one moment, in the event loop, as all that is counted belongs to it."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
 
 _FEW = 200
