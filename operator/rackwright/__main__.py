@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
 from dataclasses import replace
@@ -13,9 +12,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rackwright import app
+from rackwright import app, logs
 from rackwright.api import RACK_LABEL
+from rackwright.api.fields import format_duration, parse_duration
+from rackwright.api.machine import Phase
 from rackwright.assignment import Plan
+from rackwright.census import EXPECTED
 from rackwright.enlist import EnlistmentSettings
 from rackwright.installs import Capacity
 from rackwright.kube import SILENCE_SECONDS, Unconfigured
@@ -27,6 +29,7 @@ from rackwright.reconcile import PROGRESS_SECONDS
 from rackwright.server import CannotListen
 
 _LAST_PORT = 65535
+_EXPECTED = ", ".join(f"{phase}={format_duration(time)}" for phase, time in EXPECTED.items())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,14 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr
-    )
-    for chatty in ("kopf", "aiohttp", "urllib3", "sushy", "kubernetes"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    if options.log_level != "debug":
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(_in_a_sentence)
+    logs.configure(options.log_level, logs.Format(options.log_format))
     host, _, port = options.http_address.rpartition(":")
     if not port.isdigit() or int(port) > _LAST_PORT:
         raise ValueError(f"--http-address must be HOST:PORT or :PORT, not {options.http_address!r}")
@@ -87,6 +83,9 @@ def _run(options: argparse.Namespace) -> int:
         resync=options.resync,
         plan=_plan(options),
         own_url=options.own_url,
+        expected={
+            phase: time for phase, time in {**EXPECTED, **dict(options.expected_time)}.items() if time is not None
+        },
     )
     return asyncio.run(app.run(settings))
 
@@ -101,13 +100,6 @@ def _plan(options: argparse.Namespace) -> Plan:
             return Plan(plan.shards, plan.mine)
         case _:
             raise ValueError("--shards shares the shards among operators, --shard gives this one its own: choose")
-
-
-def _in_a_sentence(record: logging.LogRecord) -> bool:
-    """Log it, but leave kopf's traceback out: it shows kopf's code, and the sentence says that a watch has ended."""
-    if record.name.startswith("kopf"):
-        record.exc_info = record.exc_text = None
-    return True
 
 
 def _dnsmasq(options: argparse.Namespace) -> int:
@@ -194,6 +186,17 @@ def _shard(text: str) -> Plan:
         raise argparse.ArgumentTypeError(
             f"must be NUMBER/SHARDS like 0/4, or 0,1/4 for two, not {text!r}; numbers begin with 0"
         ) from None
+
+
+def _expected(text: str) -> tuple[Phase, timedelta | None]:
+    """How long a phase is expected to take; None for one that may take as long as it likes."""
+    name, _, written = text.partition("=")
+    if name not in (phase.value for phase in Phase):
+        raise argparse.ArgumentTypeError(f"must begin with a phase, {', '.join(Phase)}, not {name!r}")
+    time = None if written == "never" else parse_duration(written)
+    if time is not None and not (isinstance(time, timedelta) and time):
+        raise argparse.ArgumentTypeError(f"must end in a duration like 45m or 1h30m, or in never, not {written!r}")
+    return Phase(name), time
 
 
 def _folder(text: str) -> Path:
@@ -311,6 +314,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--log-level", default="info", choices=["debug", "info", "warning", "error"], help="(default %(default)s)"
     )
+    run.add_argument(
+        "--log-format", default=logs.Format.TEXT.value, choices=[form.value for form in logs.Format],
+        help="text for people, or a JSON object a line (default %(default)s)",
+    )  # fmt: skip
+    run.add_argument(
+        "--expected-time", type=_expected, action="append", default=[], metavar="PHASE=DURATION",
+        help="after which a machine in this phase counts as overdue in the metrics, like Deploying=45m, or "
+        f"Failed=never; repeatable (default {_EXPECTED})",
+    )  # fmt: skip
 
     config = commands.add_parser(
         "dnsmasq",

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from rackwright.agent.api import AgentAPI
 from rackwright.agent.sessions import Sessions
 from rackwright.agent.tokens import KEY_BYTES, Tokens
 from rackwright.api.image import OperatingSystemImageSpec
+from rackwright.api.machine import Phase
 from rackwright.assignment import Plan
 from rackwright.bmcs import BMCs
 from rackwright.cache import Cache, Key, Machine
+from rackwright.census import EXPECTED, Census
 from rackwright.directions import Directions
 from rackwright.enlist import Enlister, EnlistmentSettings
 from rackwright.events import Events
@@ -38,12 +41,14 @@ from rackwright.installs import UNLIMITED, Capacity
 from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, connected
 from rackwright.lifecycle.world import Policy
 from rackwright.metrics import Metrics
+from rackwright.metrics.requests import traced
 from rackwright.netboot.api import BootScripts
 from rackwright.netboot.files import Files
 from rackwright.netboot.script import RamdiskSettings
 from rackwright.observe import Observer, over_the_network
 from rackwright.power.address import SIMULATED
 from rackwright.power.connect import DRIVERS, Connections, Factory
+from rackwright.power.metered import metered
 from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import PROGRESS_SECONDS, FirstBoots, Reconciler
@@ -100,18 +105,21 @@ class Settings:
     """Seconds between two listings of everything, for watches that say something, but not all."""
     allow_simulated: bool = False
     """Whether `simulated://` machines are spoken to."""
+    expected: Mapping[Phase, timedelta] = field(default_factory=lambda: EXPECTED)
+    """How long a machine is expected to be in a phase."""
 
 
 class Operator:
     """Everything that one process runs, wired together."""
 
-    def __init__(self, cluster: Cluster, tokens: Tokens, settings: Settings, shards: Shards) -> None:
+    def __init__(self, cluster: Cluster, tokens: Tokens, settings: Settings, shards: Shards, metrics: Metrics) -> None:
         self._cluster = cluster
         self._settings = settings
         self._shards = shards
         self._synced = False
         self._listed = asyncio.Event()
-        self._cache = Cache(settings.capacity)
+        self._metrics = metrics
+        self._cache = Cache(settings.capacity, Census(settings.expected))
         self._queue: WorkQueue[Key] = WorkQueue(lane=lambda key: key.namespace)
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
@@ -120,7 +128,7 @@ class Operator:
             concurrency=settings.bmc_concurrency,
             per_second=settings.bmc_calls_per_second,
             limits=settings.limits,
-            drivers=_drivers(self._simulation),
+            drivers=metered(_drivers(self._simulation), metrics.bmc_call),
         )
         self._bmcs = BMCs(self._connections, self._secrets)
         self._observer = Observer(
@@ -151,9 +159,16 @@ class Operator:
             events=events,
             jurisdiction=shards.jurisdiction,
             progress_seconds=settings.progress,
+            metrics=metrics,
         )
         self._first_boots = FirstBoots(self._cache, tokens, self._observer, self._reconciler)
-        self._metrics = Metrics(new_machines=self._cache.new_machines)
+        metrics.shows(
+            census=self._cache.census,
+            new_machines=self._cache.new_machines,
+            queued=lambda: len(self._queue),
+            workers=settings.workers,
+            leads=shards.holds_any,
+        )
         self._enlister = None
         if settings.enlistment is not None:
             self._enlister = Enlister(
@@ -266,6 +281,7 @@ class Operator:
             stop=watching,
             started=partial(_catch_signals, stop),
             silence=self._settings.silence,
+            trace=traced(self._metrics.request),
         )
 
     async def _resync(self) -> None:
@@ -297,6 +313,7 @@ class Operator:
             self._image({"metadata": {"name": name}}, deleted=True)
         there: set[str] = set()
         async for item in self._cluster.listed(MACHINES):
+            self._metrics.told(item, listed=True)
             self._reconciler.seen(item, listed=True)
             there.add(item["metadata"]["uid"])
         gone = known - there  # one that came while the others were listed isn't
@@ -311,6 +328,7 @@ class Operator:
         self._reconciler.hurry(uid)
 
     def _machine(self, item: Mapping[str, Any], deleted: bool) -> None:
+        self._metrics.told(item, listed=False)
         self._reconciler.seen(item, deleted=deleted)
 
     def _image(self, item: Mapping[str, Any], deleted: bool) -> None:
@@ -349,12 +367,13 @@ async def run(settings: Settings) -> int:
     stop = asyncio.Event()
     _catch_signals(stop)
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(connected())
+        metrics = Metrics()
+        cluster = await stack.enter_async_context(connected(trace=traced(metrics.request)))
         tokens = Tokens(await _token_key(cluster, settings.namespace, stop))
         identity = f"{socket.gethostname()}-{os.getpid()}-{random_secrets.token_hex(4)}"
         url = settings.own_url or settings.base_url
         shards = Shards(cluster, settings.namespace, identity, settings.plan, url)
-        await Operator(cluster, tokens, settings, shards).run(stop)
+        await Operator(cluster, tokens, settings, shards, metrics).run(stop)
     return 0 if stop.is_set() else 1
 
 

@@ -27,6 +27,7 @@ from rackwright.api import (
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
 from rackwright.assignment import shard_key
+from rackwright.census import Census
 from rackwright.install.image import root_device
 from rackwright.installs import UNLIMITED, Capacity, Installs
 from rackwright.inventory.enlistment import Known, bmc_host, mac_trait, traits
@@ -172,9 +173,11 @@ class Machine:
 class Cache:
     """Machines and images. Belongs to one event loop; answers at once."""
 
-    def __init__(self, capacity: Capacity = UNLIMITED) -> None:
+    def __init__(self, capacity: Capacity = UNLIMITED, census: Census | None = None) -> None:
         self.installs = Installs(capacity)
         """Whose turn it is to install."""
+        self.census = census if census is not None else Census()
+        """The machines in numbers."""
         self._machines: dict[Key, Machine] = {}
         self._by_uid: dict[str, Key] = {}
         self._claims: dict[str, set[Key]] = {}
@@ -214,10 +217,12 @@ class Cache:
         if before is not None and before.uid != machine.uid:
             self._by_uid.pop(before.uid, None)
             affected |= self.installs.forget(before.uid)
+            self.census.remove(before.uid)
         affected |= self._unclaim(before) | {machine.key} | self.installs.note(machine)
         self._machines[machine.key] = machine
         self._by_uid[machine.uid] = machine.key
         self._new[machine.key.namespace] += machine.is_new
+        self.census.put(machine.uid, machine.status)
         for trait in machine.traits:
             self._traits.setdefault(trait, set()).add(machine.key)
         affected |= self._rivals(machine)
@@ -233,6 +238,7 @@ class Cache:
             return set()
         del self._machines[key]
         del self._by_uid[uid]
+        self.census.remove(uid)
         affected = self._unclaim(machine) | self.installs.forget(uid)
         self._tell(uid)
         self._changed.pop(uid, None)

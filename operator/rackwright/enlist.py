@@ -29,6 +29,7 @@ from rackwright.fence import Fenced, fenced
 from rackwright.inventory.enlistment import Enlist, Full, Known, Recognised, Stranger, judge, traits
 from rackwright.inventory.report import Inspection, read
 from rackwright.kube import Cluster, ClusterError, Conflict, Gone, Refused
+from rackwright.logs import Line
 from rackwright.metrics import Metrics, Outcome
 from rackwright.observe import NO_OPERATION, KeptInventory, Observer
 
@@ -204,7 +205,7 @@ class Enlister:
             return await self._keep(machine, stranger, inspection, Outcome.RECOGNISED)
         self._remember(stranger, known.uid)
         self._metrics.enlistment(Outcome.RECOGNISED)
-        _log.info("machine=%s it booted by itself from a network card that was not known to be its own", known.name)
+        _log.info(Line("it booted by itself from a network card that was not known to be its own", machine=known.name))
         return TurnedAway(f"It is {known.name}, which is not being booted into the ramdisk.")
 
     async def _create(self, name: str, spec: Mapping[str, Any]) -> Machine | None:
@@ -223,7 +224,7 @@ class Enlister:
                 self._seen(there)
             return None
         self._seen(item)
-        _log.info("machine=%s/%s enlisted", namespace, name)
+        _log.info(Line("enlisted", machine=f"{namespace}/{name}"))
         return self._cache.with_uid(item["metadata"]["uid"])
 
     async def _keep(

@@ -19,6 +19,7 @@ from rackwright.cache import Machine
 from rackwright.kube import Cluster, ClusterError
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.news import News, news, of_deed
+from rackwright.logs import Line
 
 SAME_SECONDS = 3600.0
 _REMEMBERED = 10_000
@@ -57,19 +58,17 @@ class Events:
 
     async def tell(self, machine: Machine, decision: Decision) -> None:
         """Write what this decision changed."""
-        if (failure := decision.failure) is not None:
-            _log.warning(
-                "machine=%s operation=%s step=%s attempt=%d failed: %s",
-                machine.key, failure.operation, failure.step, failure.attempt, failure.reason,
-            )  # fmt: skip
         for item in news(machine.spec, machine.status, decision):
             await self._write(machine, item)
 
     async def acted(self, machine: Machine, decision: Decision) -> None:
         """Write what the decision's step was, now that it is carried out, if that is news."""
         item = of_deed(machine.status, decision)
-        if item is not None:
-            await self._write(machine, item)
+        if item is None:
+            return
+        if item.kind == "Warning":
+            _log.warning(Line(item.note, machine=machine.key, reason=item.reason))
+        await self._write(machine, item)
 
     async def enlistment_full(self, namespace: str, at_most: int, times: int) -> None:
         """Say that so many times a machine nobody declared was left alone."""
@@ -77,13 +76,11 @@ class Events:
             f"{at_most} machines wait to be accepted, as many as --enlist-at-most allows. Machines nobody declared "
             "boot their own disks until some of those are accepted (spec.accepted: true) or deleted."
         )
-        _log.warning("namespace=%s reason=EnlistmentFull times=%d %s", namespace, times, note)
+        _log.warning(Line(note, namespace=namespace, reason="EnlistmentFull", times=times))
         subject = _Subject("v1", "Namespace", namespace, namespace)
         await self._write_about(subject, News("Warning", "EnlistmentFull", "Enlist", note, note), times=times)
 
     async def _write(self, machine: Machine, item: News) -> None:
-        level = logging.WARNING if item.kind == "Warning" else logging.INFO
-        _log.log(level, "machine=%s reason=%s action=%s %s", machine.key, item.reason, item.action, item.note)
         subject = _Subject(f"{GROUP}/{VERSION}", "BareMetalMachine", *machine.key, machine.uid)
         await self._write_about(subject, item)
 
@@ -100,7 +97,7 @@ class Events:
                 return
             name = await self._cluster.create_event(subject.namespace, self._body(subject, item, now))
         except ClusterError as error:
-            _log.warning("an Event of %s/%s was lost: %s", subject.namespace, subject.name, error)
+            _log.warning(Line(f"an Event was lost: {error}", about=f"{subject.namespace}/{subject.name}"))
             return
         if len(self._written) >= _REMEMBERED:
             self._written.pop(next(iter(self._written)))

@@ -33,6 +33,7 @@ from rackwright.lifecycle import steps
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Action, Stage
 from rackwright.lifecycle.world import Blame, Fault
+from rackwright.logs import Line
 from rackwright.observe import KeptInventory, Observer
 from rackwright.power.port import BootTarget, PowerDriver, PowerError, PowerState
 from rackwright.power.settle import wait_for
@@ -167,7 +168,7 @@ class Executor:
             try:
                 await self._observer.client(machine, session).run("standby.sync", {}, SYNC_SECONDS)
             except AgentError as error:
-                _log.info("machine=%s the ramdisk was not synced before its power is cut: %s", machine.key, error)
+                _log.info(Line(f"the ramdisk was not synced before its power is cut: {error}", machine=machine.key))
         if session is not None and moved_by_hand(machine.spec):
             await self._observer.client(machine, session).run("standby.power_off", {}, SYNC_SECONDS)
         driver = await self._bmcs.driver(machine)
@@ -249,7 +250,7 @@ class Executor:
         inspection = report.read(body, datetime.now(UTC))
         if inspection.missing or inspection.error:
             problem = inspection.error or f"it found no {', '.join(inspection.missing)}"
-            _log.warning("machine=%s the inspection is incomplete: %s", machine.key, problem)
+            _log.warning(Line(f"the inspection is incomplete: {problem}", machine=machine.key))
         attributes = await self._bios_attributes(machine)
         kept = inspection.report.model_copy(update={"bios_attributes": attributes})
         await self._cluster.apply(INVENTORIES, *machine.key, inventory_of(machine, kept))
@@ -260,7 +261,7 @@ class Executor:
         try:
             found = await (await self._bmcs.driver(machine)).bios_attributes()
         except (PowerError, Obstructed) as error:
-            _log.info("machine=%s no BIOS attributes: %s", machine.key, error)
+            _log.info(Line(f"no BIOS attributes: {error}", machine=machine.key))
             return {}
         return {name: str(value) for name, value in found.items() if value is not None and not names_secret(name)}
 

@@ -287,8 +287,10 @@ class Cluster:
 
 
 @asynccontextmanager
-async def connected(*, connections: int = 64) -> AsyncIterator[Cluster]:
+async def connected(*, connections: int = 64, trace: aiohttp.TraceConfig | None = None) -> AsyncIterator[Cluster]:
     """The cluster that KUBECONFIG or the pod's ServiceAccount names, through a bounded pool of connections.
+
+    `trace` is told of each request.
 
     Raises:
         Unconfigured: neither of them does.
@@ -298,6 +300,7 @@ async def connected(*, connections: int = 64) -> AsyncIterator[Cluster]:
         apis = []
         try:
             settings = await _settings()
+            settings.trace_configs = [trace] if trace is not None else None
             for limit in (connections, unbounded, LEASE_CONNECTIONS):
                 settings.connection_pool_maxsize = limit
                 apis.append(await stack.enter_async_context(client.ApiClient(settings)))

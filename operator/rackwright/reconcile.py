@@ -29,7 +29,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any, assert_never
 
-from rackwright import fence
+from rackwright import fence, journal
 from rackwright.agent.tokens import Tokens, matches
 from rackwright.api import SHARDED_BY_ANNOTATION
 from rackwright.api.machine import BareMetalMachineStatus, OperationName
@@ -42,6 +42,8 @@ from rackwright.kube import Cluster, ClusterError, Conflict, Gone
 from rackwright.lifecycle.decide import Decision, after_asking, after_fault, after_refusal, decide
 from rackwright.lifecycle.steps import Action, LetGo, Stage
 from rackwright.lifecycle.world import Blame, Fault, World
+from rackwright.logs import Line
+from rackwright.metrics import Metrics, Result
 from rackwright.observe import Observer
 from rackwright.queue import WorkQueue
 from rackwright.shards import Jurisdiction, Ours, Theirs, ToBeMoved
@@ -88,7 +90,9 @@ class Reconciler:
         jurisdiction: Callable[[Machine], Jurisdiction],
         progress_seconds: float = PROGRESS_SECONDS,
         patience: float = PATIENCE_SECONDS,
+        metrics: Metrics | None = None,
     ) -> None:
+        """Without `metrics` nobody reads what is counted."""
         self._cluster = cluster
         self._cache = cache
         self._queue = queue
@@ -97,6 +101,7 @@ class Reconciler:
         self._events = events
         self._jurisdiction = jurisdiction
         self._progress_seconds = progress_seconds
+        self._metrics = metrics if metrics is not None else Metrics()
         self._progress: dict[str, _Progress] = {}
         """What isn't recorded yet, by machine uid."""
         self._slow = 0
@@ -122,7 +127,7 @@ class Reconciler:
         except Exception as error:  # noqa: BLE001 (one record that can't be read must not stop the others)
             key = Key(item["metadata"]["namespace"], item["metadata"]["name"])
             reason = error if isinstance(error, ValueError) else f"{key} can't be read: {type(error).__name__}"
-            _log.error("%s; it is left alone until it can be", reason)
+            _log.error(Line(f"{reason}; it is left alone until it can be", machine=key))
             if (known := self._cache.get(key)) is not None:
                 self.gone(known)  # to act upon what it was before would be to act upon the past
             return
@@ -130,6 +135,8 @@ class Reconciler:
             self.gone(machine)
             return
         before, affected = self._cache.get(machine.key), self._cache.put(machine)
+        if affected and not isinstance(self._jurisdiction(machine), Theirs):
+            self._metrics.seen(before, machine)
         if before is not None and affected and before.uid != machine.uid:
             self._forget(before)  # it was made anew under its name, and the news of its end may never come
         for key in affected:
@@ -171,6 +178,7 @@ class Reconciler:
         self._theirs.discard(machine.uid)
         self._hurry.discard(machine.uid)
         self._progress.pop(machine.uid, None)
+        self._metrics.forget(machine.uid)
         self._observer.forget(machine)
 
     def hurry(self, uid: str) -> None:
@@ -212,34 +220,34 @@ class Reconciler:
 
     async def _one(self, key: Key) -> None:
         try:
-            await self._guarded(key)
+            with self._metrics.passing() as it:
+                it.result = await self._guarded(key)
         finally:
             self._queue.done(key)
 
     def _caught_up(self, _pass: asyncio.Task[None]) -> None:
         self._slow -= 1
 
-    async def _guarded(self, key: Key) -> None:
+    async def _guarded(self, key: Key) -> Result:
         """One pass; whatever goes wrong is a sentence in the log and another pass later."""
         ended = self._under_way[key] = asyncio.Event()
+        result = Result.DONE
         try:
             delay = await self._pass(key)
         except Fenced:
             delay = FENCED_SECONDS
-            _log.info("machine=%s stopped in the middle: another operator acts on it, or will in a moment", key)
+            _log.info(Line("stopped in the middle: another operator acts on it, or will in a moment", machine=key))
         except Conflict:
-            delay = await self._read_again(key)
+            result, delay = Result.CONFLICT, await self._read_again(key)
         except ClusterError as error:
-            delay = self._later(key)
-            _log.warning("machine=%s %s; again in %.0f s", key, error, delay)
+            result, delay = Result.CLUSTER_ERROR, self._later(key)
+            _log.warning(Line(f"{error}; again in {delay:.0f} s", machine=key))
         except Exception as error:  # noqa: BLE001 (a defect in one machine's pass must not end the worker)
-            delay = self._later(key)
+            result, delay = Result.INTERNAL_ERROR, self._later(key)
             where = traceback.extract_tb(error.__traceback__)[-1]
-            _log.error(
-                "machine=%s internal error: %s at %s:%d; again in %.0f s",
-                key, type(error).__name__, where.name, where.lineno or 0, delay,
-            )  # fmt: skip
-            _log.debug("machine=%s", key, exc_info=True)
+            what = f"{type(error).__name__} at {where.name}:{where.lineno or 0}"
+            _log.error(Line(f"internal error: {what}; again in {delay:.0f} s", machine=key))
+            _log.debug(Line(machine=key), exc_info=True)
         else:
             self._failures.pop(key, None)
         finally:
@@ -247,6 +255,7 @@ class Reconciler:
             ended.set()
         if delay is not None:
             self._queue.wake_after(key, delay)
+        return result
 
     async def _read_again(self, key: Key) -> float:
         """Somebody wrote in between: take in what it is now, without waiting for a watch that may have stopped."""
@@ -319,7 +328,7 @@ class Reconciler:
         return await self._pause(machine, decision)
 
     async def _act(self, machine: Machine, world: World, decision: Decision, action: Action) -> float | None:
-        _log.info("machine=%s step=%s reason=%s", machine.key, type(action).__name__, decision.reason)
+        _log.info(journal.begun(machine, decision, action))
         begun = monotonic()
         outcome = await self._executor.carry_out(action, machine)
         if isinstance(outcome, Fault | NotNow):
@@ -332,10 +341,12 @@ class Reconciler:
         if isinstance(outcome, AskedToShutDown):
             await self._record(machine, after_asking(world, outcome.at))
             return 0.0
+        self._metrics.acted(machine)
         await self._events.acted(machine, decision)
         if isinstance(action, LetGo):
             return None  # the watch says what becomes of it, and may have said so before this answer came
         if outcome is not None:
+            self._metrics.wrote(outcome)
             self.seen(outcome)
         return 0.0
 
@@ -364,7 +375,12 @@ class Reconciler:
         body = {"metadata": {"resourceVersion": str(machine.version), "uid": machine.uid}, "status": changes}
         self._writing.add(machine.key)
         try:
-            self.seen(await self._cluster.patch_status(MACHINES, *machine.key, body))
+            written = await self._cluster.patch_status(MACHINES, *machine.key, body)
+            recorded = replace(decision, status=status)
+            self._metrics.recorded(machine, recorded)
+            self._metrics.wrote(written)
+            _log.log(*journal.recorded(machine, recorded))
+            self.seen(written)
             await self._events.tell(machine, decision)
         except Gone:
             return

@@ -46,7 +46,7 @@ class Surroundings:
     cache: Cache = field(default_factory=Cache)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(new_machines=self.cache.new_machines)
+        self.metrics = Metrics()
         self.restart()
 
     def restart(self) -> None:

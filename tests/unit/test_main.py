@@ -6,16 +6,19 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from lab.paths import REPOSITORY
-from rackwright import app, server
+from rackwright import app, logs, server
 from rackwright.__main__ import main
+from rackwright.api.machine import Phase
 from rackwright.assignment import Plan
+from rackwright.census import EXPECTED
 from rackwright.netboot.dnsmasq import LOADERS
 
 TOKEN = "hunter2-the-token"
@@ -152,3 +155,44 @@ def test_shards_are_shared_or_given_and_not_both(tmp_path: Path, capsys: pytest.
     both = ["--shards", "4", "--shard", "0/4"]
     assert main(["run", "--base-url", "http://10.0.0.1", "--ramdisk", str(tmp_path), *both]) == 2
     assert "choose" in capsys.readouterr().err
+
+
+def expected(*options: str, folder: Path) -> Mapping[Phase, timedelta]:
+    """How long phases are expected to take, with these options."""
+    told: list[app.Settings] = []
+
+    async def take(settings: app.Settings) -> int:
+        told.append(settings)
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "run", take)
+        patch.setattr(logs, "configure", lambda *_: None)
+        assert main(["run", "--base-url", "http://10.0.0.1", "--ramdisk", str(folder), *options]) == 0
+    return told[0].expected
+
+
+def test_an_expected_time_replaces_that_phases_default_and_never_takes_it_away(tmp_path: Path) -> None:
+    assert expected(folder=tmp_path) == EXPECTED
+    given = expected("--expected-time", "Deploying=1h30m", "--expected-time", "Failed=never", folder=tmp_path)
+    assert given == {
+        **{phase: time for phase, time in EXPECTED.items() if phase is not Phase.FAILED},
+        Phase.DEPLOYING: timedelta(minutes=90),
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("Flying=1h", "must begin with a phase, New, Commissioning"),
+        ("Deploying", "must end in a duration like 45m or 1h30m, or in never, not ''"),
+        ("Deploying=soon", "or in never, not 'soon'"),
+        ("Deploying=0s", "or in never, not '0s'"),
+    ],
+)
+def test_an_expected_time_that_is_none_is_refused_with_a_sentence(
+    option: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        expected("--expected-time", option, folder=tmp_path)
+    assert says in " ".join(capsys.readouterr().err.split())

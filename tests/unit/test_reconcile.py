@@ -24,6 +24,7 @@ from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.differences import configuration
 from rackwright.lifecycle.steps import Action
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Seen, World
+from rackwright.metrics import Result
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import Reconciler, _changes
 from rackwright.shards import Jurisdiction, Ours, Theirs, ToBeMoved
@@ -589,3 +590,45 @@ def test_no_record_stops_the_others(rig: Rig, broken: dict[str, Any]) -> None:
     rig.reconciler.seen(merged(merged(rig.item, {"metadata": {"resourceVersion": "3"}}), broken))
     rig.reconciler.seen(other)
     assert rig.cache.get(Key("rack-a", "other")) is not None
+
+
+# --- what is said and counted ------------------------------------------------------------------------------------
+
+
+async def test_a_machine_at_rest_has_no_line_however_often_it_is_looked_at(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.item = merged(rig.item, {"metadata": {"resourceVersion": "2"}, "status": {"phase": "Ready"}})
+    rig.reconciler.seen(rig.item)
+    while await rig.turn() == 0.0:
+        pass
+    rig.deeds.clear()
+    caplog.set_level(logging.INFO)
+    for _ in range(50):
+        rig.later += timedelta(minutes=5)
+        assert await rig.reconciler._guarded(KEY) is Result.DONE
+    assert not rig.deeds
+    assert not caplog.text
+
+
+async def test_each_decision_that_changed_something_is_one_line(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    await rig.turn()
+    await rig.turn()
+    assert [deed.partition(" ")[0] for deed in rig.deeds] == ["write", "tell", "BootRamdisk"]
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        (
+            "machine=rack-a/node-07 phase=Commissioning step=BootRamdisk reason=BootingRamdisk "
+            "operation=Commission attempt=1"
+        ),
+        "machine=rack-a/node-07 step=BootRamdisk reason=BootingRamdisk phase=Commissioning",
+    ]
+
+
+async def test_a_new_spec_is_timed_until_it_is_recorded_what_it_leads_to(rig: Rig) -> None:
+    reacted = rig.reconciler._metrics._registry.get_sample_value
+    await rig.turn()
+    assert reacted("rackwright_spec_reaction_seconds_count") == 1
+    await rig.turn()
+    assert reacted("rackwright_spec_reaction_seconds_count") == 1

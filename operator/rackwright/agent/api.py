@@ -32,6 +32,7 @@ from rackwright.agent.sessions import Address, Boot, Boots, Session, Sessions, c
 from rackwright.agent.strangers import Enlisted, Introduction, Nobody, NotYet, Strangers, TurnedAway
 from rackwright.agent.tokens import Tokens, matches
 from rackwright.install.sentences import presentable
+from rackwright.logs import Line
 
 HEARTBEAT_TIMEOUT = 30
 """Seconds. IPA beats after 0.3 to 0.6 of it: a restarted operator knows every agent again within 18 s."""
@@ -122,7 +123,7 @@ class AgentAPI:
         guide(boot.machine_uid)
         bound = self._sessions.address(boot.machine_uid, boot.operation_id)
         if bound not in {None, peer}:
-            _log.warning("%s: lookup from %s refused, this boot's agent is at %s", _title(boot), peer, bound)
+            _log.warning(_line_of(boot, f"lookup from {peer} refused, this boot's agent is at {bound}"))
             _refuse(HTTPStatus.CONFLICT, f"The agent of {_title(boot)} has another address.")
         if self._is_known(boot):
             token = WITHHELD
@@ -155,7 +156,7 @@ class AgentAPI:
         if boot is None:
             _refuse(HTTPStatus.NOT_FOUND, "This machine is not being booted into the ramdisk.")
         if not matches(self._tokens.for_agent(uid, boot.operation_id), beat.get("agent_token")):
-            _log.warning("%s: heartbeat from %s without this boot's token refused", _title(boot), peer)
+            _log.warning(_line_of(boot, f"heartbeat from {peer} without this boot's token refused"))
             _refuse(HTTPStatus.UNAUTHORIZED, "agent_token is missing, or isn't this boot's.")
         session = Session(
             operation_id=boot.operation_id,
@@ -170,11 +171,11 @@ class AgentAPI:
         bound = self._sessions.address(uid, boot.operation_id)
         if bound not in {None, peer} or (before and _identity(before) != _identity(session)):
             agent = before.callback_url if before else bound
-            _log.warning("%s: another heartbeat from %s refused, this boot's agent is %s", _title(boot), peer, agent)
+            _log.warning(_line_of(boot, f"another heartbeat from {peer} refused, this boot's agent is {agent}"))
             _refuse(HTTPStatus.CONFLICT, "callback_url and agent_verify_ca can't change within a boot.")
         self._sessions.heard(boot, session, peer)
         if before is None:
-            _log.info("%s: agent %s at %s", _title(boot), session.version or "of unknown version", session.callback_url)
+            _log.info(_line_of(boot, f"agent {session.version or 'of unknown version'} at {session.callback_url}"))
         self._wake(uid)
 
     async def continue_inspection(self, request: web.Request) -> web.Response:
@@ -195,19 +196,15 @@ class AgentAPI:
             _log.info("Inspection of a machine that is not being booted, from %s: %s", peer, ", ".join(macs[:8]))
             return await self._introduction(report)
         if not boot.wants_inventory or self._is_known(boot):
-            _log.warning("%s: unexpected inspection from %s refused", _title(boot), peer)
+            _log.warning(_line_of(boot, f"unexpected inspection from {peer} refused"))
             _refuse(HTTPStatus.FORBIDDEN, f"No inspection of {_title(boot)} is awaited now.")
         self._sessions.reported(boot, report)
         error = report.get("error")
-        _log.info(
-            "%s: inspection received from %s%s",
-            _title(boot),
-            peer,
-            f", incomplete: {_line(error)}" if error else "",
-        )
+        incomplete = f", incomplete: {_line(error)}" if error else ""
+        _log.info(_line_of(boot, f"inspection received from {peer}{incomplete}"))
         self._wake(boot.machine_uid)
         if not await self._safe(boot.machine_uid):
-            _log.warning("%s: inspection could not be recorded yet, the agent is to send it again", _title(boot))
+            _log.warning(_line_of(boot, "inspection could not be recorded yet, the agent is to send it again"))
             _refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The inspection could not be recorded yet: send it again.")
         return boot.machine_uid
 
@@ -358,6 +355,11 @@ def _identity(session: Session) -> tuple[str, str]:
 def _line(text: object) -> str:
     """A stranger's words on one line of bounded length, without what may be secret."""
     return presentable(text) if isinstance(text, str) else ""
+
+
+def _line_of(boot: Boot, sentence: str) -> Line:
+    """A line of the log about a machine that is being booted."""
+    return Line(sentence, machine=f"{boot.namespace}/{boot.name}", operation=boot.operation, attempt=boot.attempt)
 
 
 def _title(boot: Boot) -> str:

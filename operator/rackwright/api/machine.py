@@ -526,6 +526,7 @@ class BareMetalMachineStatus(Model):
     """What was last observed and done; written by the operator alone, but for conditions of other types."""
 
     phase: Phase | None = Field(default=None, description="Where the machine is in its life-cycle.")
+    phase_since: Time | None = Field(default=None, description="When it came to this phase.")
     observed_generation: int = Field(
         default=0, description="The generation of spec that this status answers; -1: none yet."
     )

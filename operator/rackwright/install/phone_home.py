@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from rackwright.install.host_keys import MAX_KEY_LENGTH, MAX_KEYS, host_key
+from rackwright.logs import Line
 
 PATH = "/v1/phone-home/{uid}"
 """`?token=` follows: `Tokens.for_first_boot`."""
@@ -120,12 +121,12 @@ async def answer(
     if operation_id is None:
         return Answer(HTTPStatus.NOT_FOUND, "no system is expected to report for this machine")
     if not first_boots.admits(uid, operation_id, token):
-        _log.warning("A system at %s phoned home for machine %s with a wrong or old token.", remote, uid)
+        _log.warning(Line(f"a system at {remote} phoned home with a wrong or old token", uid=uid))
         return Answer(HTTPStatus.FORBIDDEN, "the token is not this installation's")
     form = await _form(body)
     report = None if form is None else _report(form, operation_id, _address(remote))
     if report is None:
-        _log.warning("The system at %s phoned home for machine %s with an unreadable form.", remote, uid)
+        _log.warning(Line(f"the system at {remote} phoned home with an unreadable form", uid=uid))
         return Answer(HTTPStatus.BAD_REQUEST, "the form is not what cloud-init's phone_home posts")
     if await _recorded(first_boots, uid, report, limit):
         return Answer(HTTPStatus.OK, "recorded")
@@ -137,9 +138,9 @@ async def _recorded(first_boots: FirstBoots, uid: str, report: PhoneHome, limit:
         async with asyncio.timeout(limit):
             return await first_boots.received(uid, report)
     except TimeoutError:
-        _log.warning("What the system of machine %s reported was not recorded within %g s.", uid, limit)
+        _log.warning(Line(f"what the system reported was not recorded within {limit:g} s", uid=uid))
     except Exception:  # noqa: BLE001 (whatever went wrong, the system must be asked to call again)
-        _log.exception("What the system of machine %s reported could not be recorded.", uid)
+        _log.exception(Line("what the system reported could not be recorded", uid=uid))
     return False
 
 

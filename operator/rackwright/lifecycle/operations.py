@@ -58,10 +58,15 @@ def recorded(step: Record, world: World, *, to: Phase | None) -> BareMetalMachin
     """Status after a record step that leads to the phase `to`."""
     if isinstance(step, steps.Fail):
         return failed(world, step.fault or _seen_fault(world), final=step.final)
-    changes: dict[str, Any] = {} if to is world.status.phase else {"phase": to}
+    changes = _moved(world, to)
     if to in (Phase.NEW, Phase.READY):
         changes["owner"] = None
     return world.status.model_copy(update=changes | _changes(step, world, to))
+
+
+def _moved(world: World, to: Phase | None) -> dict[str, Any]:
+    """What coming to a phase changes, if it is another one."""
+    return {} if to is world.status.phase else {"phase": to, "phase_since": world.now}
 
 
 def _changes(step: Record, world: World, to: Phase | None) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def failed(world: World, fault: Fault, *, final: bool = False) -> BareMetalMachi
     if final or operation.attempt >= max_attempts:
         return world.status.model_copy(
             update={
-                "phase": world.status.phase if operation.name is OperationName.RESTART else Phase.FAILED,
+                **_moved(world, world.status.phase if operation.name is OperationName.RESTART else Phase.FAILED),
                 "operation": None,
                 "last_failure": failure,
                 "history": _history(world, "Failed", fault.reason),

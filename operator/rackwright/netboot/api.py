@@ -10,6 +10,7 @@ from aiohttp import web
 
 from rackwright.agent.sessions import Boots, canonical_mac
 from rackwright.agent.strangers import Nobody, Strangers
+from rackwright.logs import Line
 from rackwright.netboot.decision import AskAgain, Decision, Introduce, LocalDisk, Ramdisk, Why, decide
 from rackwright.netboot.script import RamdiskSettings, script
 
@@ -62,14 +63,22 @@ class BootScripts:
                 self._strangers.invited(mac)
             case LocalDisk(Why.ENLISTMENT_FULL):
                 self._strangers.turned_away()
-        _log.info("Boot script for %s at %s: %s", mac, peer, _summary(decision))
+        _log.info(_line(f"boot script for {mac} at {peer}: {_summary(decision)}", decision))
         return decision
+
+
+def _line(sentence: str, decision: Decision) -> Line:
+    """A line of the log, by the machine if it is one that we boot."""
+    if not isinstance(decision, Ramdisk):
+        return Line(sentence)
+    boot = decision.boot
+    return Line(sentence, machine=f"{boot.namespace}/{boot.name}", operation=boot.operation, attempt=boot.attempt)
 
 
 def _summary(decision: Decision) -> str:
     match decision:
-        case Ramdisk(boot):
-            return f"ramdisk for {boot.namespace}/{boot.name}, {boot.operation}, attempt {boot.attempt}"
+        case Ramdisk():
+            return "ramdisk"
         case Introduce():
             return "ramdisk, to introduce itself"
         case LocalDisk(reason):

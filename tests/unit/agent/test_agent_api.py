@@ -531,7 +531,7 @@ async def test_no_token_is_ever_logged(operator: Operator, caplog: pytest.LogCap
     await operator.beat(status=409, callback_url="https://127.0.0.1:1")
     await operator.beat(status=401, agent_token=TOKEN + "x")
     await operator.inspect(report(MAC), status=403)
-    assert "rack-a/node-07 (Commission, attempt 1)" in caplog.text
+    assert "machine=rack-a/node-07 operation=Commission attempt=1 " in caplog.text
     assert TOKEN not in caplog.text
 
 

@@ -111,7 +111,8 @@ async def test_a_machine_that_we_boot_is_given_the_ramdisk_and_one_line_says_so(
     caplog.set_level(logging.INFO, logger="rackwright")
     assert "kernel --name" in await operator.script(mac)
     ours = [record.message for record in caplog.records if record.name.startswith("rackwright")]
-    assert ours == [f"Boot script for {MAC} at 127.0.0.1: ramdisk for rack-a/node-07, Commission, attempt 1"]
+    whose = "machine=rack-a/node-07 operation=Commission attempt=1"
+    assert ours == [f"{whose} boot script for {MAC} at 127.0.0.1: ramdisk"]
 
 
 async def test_everybody_else_is_sent_to_the_local_disk(operator: Operator) -> None:
@@ -125,7 +126,7 @@ async def test_a_stranger_is_invited_to_introduce_itself(operator: Operator, cap
     operator.door.offered = Welcome.OPEN
     assert "rackwright.enlist=1" in await operator.script("52-54-00-00-00-99")
     assert operator.door.invitations == ["52:54:00:00:00:99"]
-    assert "Boot script for 52:54:00:00:00:99 at 127.0.0.1: ramdisk, to introduce itself" in caplog.messages
+    assert "boot script for 52:54:00:00:00:99 at 127.0.0.1: ramdisk, to introduce itself" in caplog.messages
 
 
 async def test_a_stranger_for_whom_there_is_no_place_is_counted(operator: Operator) -> None:

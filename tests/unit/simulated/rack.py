@@ -13,8 +13,11 @@ from tests.unit.simulated.virtual import EPOCH
 from rackwright.agent.tokens import Tokens
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.app import Operator, Settings
+from rackwright.cache import Machine as Record
 from rackwright.kube import Conflict, Secret
+from rackwright.metrics import Metrics
 from rackwright.netboot.script import RamdiskSettings
+from rackwright.shards import Ours
 from rackwright.simulated.machine import Machine
 
 JSON = dict[str, Any]
@@ -61,6 +64,7 @@ class Rack:
                 **{"allow_simulated": True, **settings},
             ),
             self,  # type: ignore[arg-type]
+            Metrics(),
         )
         image = OperatingSystemImageSpec.model_validate(
             {"url": "http://images.example/debian-12.raw", "checksum": CHECKSUM, "format": "raw"}
@@ -164,8 +168,15 @@ class Rack:
 
     # --- the API server and the Lease, as far as the operator uses them -------------------------------------------
 
+    alone = True
+
     def holds(self) -> bool:
         return True
+
+    holds_any = holds
+
+    def jurisdiction(self, _machine: Record) -> Ours:
+        return Ours(self.holds)
 
     async def patch_status(self, _plural: str, _namespace: str, name: str, body: JSON) -> JSON:
         self._require_newest(name, body["metadata"])
