@@ -18,6 +18,7 @@ def test_every_move_of_a_life_says_when_and_nothing_else_does() -> None:
     moves = list[Phase | None]()
 
     def watch(rig: Rig, moment: Moment) -> None:
+        assert tells is not None
         tells(rig, moment)
         before, after = moment.before, moment.after
         if before.phase is not after.phase:
@@ -29,7 +30,6 @@ def test_every_move_of_a_life_says_when_and_nothing_else_does() -> None:
 
     with Story() as story:
         tells = story.rig.watch
-        assert tells is not None
         story.rig.watch = watch
         story.apply(declared(owner="search", image="debian-12"))
         story.settles()
