@@ -200,7 +200,7 @@ async def test_a_machine_that_stays_in_the_pool_takes_no_slot(
     ready = first.status.model_copy(update={"phase": Phase.READY, "operation": None, "owner": None})
     first = replace(first, version=2, spec=spec, status=ready)
     here._cache = Cache(Capacity(fleet=1))
-    here._obstacle = nothing  # type: ignore[method-assign]
+    here._obstacle = nothing  # type: ignore[method-assign,assignment]
     here._cache.put(first)
     await here.world(first, hurry=False)
     here._cache.put(second)
