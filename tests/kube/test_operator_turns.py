@@ -95,8 +95,9 @@ def test_a_slot_comes_back_from_a_machine_that_is_released_or_deleted_in_the_mid
     released.release()
     deleted.metal.arrived(WRITING)
     waits(last, "1st of 1")
-    deleted.delete()
+    uid = deleted.delete()
     last.reaches("Deployed")
+    here.machines.until_deleted(uid)
 
 
 def _step(version: dict[str, Any]) -> str:
