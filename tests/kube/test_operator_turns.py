@@ -95,9 +95,12 @@ def test_a_slot_comes_back_from_a_machine_that_is_released_or_deleted_in_the_mid
     released.release()
     deleted.metal.arrived(WRITING)
     waits(last, "1st of 1")
-    deleted.delete()
+    uid = deleted.delete()
     last.reaches("Deployed")
+    here.machines.until_deleted(uid)
 
 
 def _step(version: dict[str, Any]) -> str:
-    return str((version.get("status", {}).get("operation") or {}).get("step", ""))
+    """Where its deployment is; a commissioning boots into memory as well."""
+    operation = version.get("status", {}).get("operation") or {}
+    return str(operation.get("step", "")) if operation.get("name") == "Deploy" else ""
