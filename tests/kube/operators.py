@@ -159,7 +159,7 @@ class Operator:
 
     def text(self) -> str:
         """What it has logged."""
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def ended(self) -> bool:
         """Whether it doesn't run."""
@@ -274,6 +274,10 @@ class Leases:
         result = self._watch.until(found, seconds)
         assert result is not None, self.holders()
         return result
+
+    def until_another_holds(self, name: str, before: str) -> None:
+        """Wait until somebody else holds this one."""
+        self.until(lambda holders: holders[name] not in ("", before))
 
     def changes_of_hands(self, name: str) -> list[tuple[str, datetime]]:
         """Who took a Lease, in order, and when."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from itertools import cycle, groupby
+from itertools import groupby
 
 import pytest
 from aiohttp import web
@@ -172,47 +172,57 @@ def in_the_middle_of_something(operator: Operator) -> None:
     wait_until(lambda: begun() >= before + 2, 5)
 
 
-def lives(node: Machine) -> None:
-    """A machine's life, from its declaration until it is released."""
+def stand_by(operator: Operator) -> None:
+    """Start it again, and return when it has seen who leads: from then on it knows when that one falls silent."""
+    before = len(operator.text())
+    operator.launch()
+    assert wait_until(lambda: "standing by: " in operator.text()[before:], PATIENCE)
+
+
+def lives(node: Machine, enough: threading.Event) -> int:
+    """A machine's lives, from its declaration until it is released once there were enough; how many."""
     node.declare()
     node.reaches("Ready")
-    node.deploy()
-    node.reaches("Deployed")
-    node.release()
-    node.reaches("Ready")
+    count = 0
+    while count == 0 or not enough.is_set():
+        node.deploy()
+        node.reaches("Deployed")
+        node.release()
+        node.reaches("Ready")
+        count += 1
+    return count
 
 
 def test_operators_that_are_ended_and_killed_in_turn_lead_whole_lives_and_do_nothing_twice(here: Site) -> None:
     nodes = [here.machine(f"life-{number}") for number in range(4)]
-    leads, stands_by = here.operator, here.another_operator()
-    stands_by.start(ready="healthz")
-    with leases(here.plane) as watched, ThreadPoolExecutor(len(nodes)) as people:
-        lived = [people.submit(lives, node) for node in nodes]
-        killed: list[signal.Signals] = []
-        for sign in cycle((signal.SIGTERM, signal.SIGKILL)):
-            if len(killed) >= 4 and all(life.done() for life in lived):
-                break
-            before = watched.until(lambda holders: bool(holders.get("rackwright")))["rackwright"]
-            assert wait_until(partial(leads.probe, "readyz"), PATIENCE), leads.text()[-2000:]
-            in_the_middle_of_something(leads)
-            at = datetime.now(UTC)
-            leads.send(sign)
-            watched.until(lambda holders: holders["rackwright"] not in ("", before))  # noqa: B023 (called at once)
-            took = (watched.changes_of_hands("rackwright")[-1][1] - at).total_seconds()
-            assert took <= (HANDED_OVER if sign is signal.SIGTERM else TAKEN), (sign, took)
-            killed.append(sign)
-            leads.end(signal.SIGKILL)
-            leads.launch()
-            leads, stands_by = stands_by, leads
-            here.operator = leads
-        for life in lived:
-            life.result()
-    assert wait_until(lambda: stands_by.probe("healthz"), PATIENCE)
-    stands_by.end()
-    for node in nodes:
+    leads, stands_by, enough = here.operator, here.another_operator(), threading.Event()
+    stand_by(stands_by)
+    try:
+        with leases(here.plane) as watched, ThreadPoolExecutor(len(nodes)) as people:
+            lived = [people.submit(lives, node, enough) for node in nodes]
+            try:
+                for sign in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+                    before = watched.until(lambda holders: bool(holders.get("rackwright")))["rackwright"]
+                    assert wait_until(partial(leads.probe, "readyz"), PATIENCE), leads.text()[-2000:]
+                    in_the_middle_of_something(leads)
+                    at = datetime.now(UTC)
+                    leads.send(sign)
+                    watched.until_another_holds("rackwright", before)
+                    took = (watched.changes_of_hands("rackwright")[-1][1] - at).total_seconds()
+                    assert took <= (HANDED_OVER if sign is signal.SIGTERM else TAKEN), (sign, took)
+                    leads.end(signal.SIGKILL)
+                    leads, stands_by = stands_by, leads
+                    here.operator = leads
+                    stand_by(stands_by)
+            finally:
+                enough.set()
+            counts = [life.result() for life in lived]
+    finally:
+        stands_by.end(signal.SIGKILL)
+    for node, count in zip(nodes, counts, strict=True):
         told = [kind for kind, _ in groupby(node.metal.told)]  # what a repeated step may send once more
-        assert told == RELEASED, (node.name, node.metal.told)
-        assert node.metal.images_written == [IMAGE_CHECKSUM]
-        for operation in ("Commission", "Deploy", "Release"):
-            assert [number for _, number in attempts(node, operation)] == [1], (node.name, operation)
+        assert told == COMMISSIONED + count * RELEASED[len(COMMISSIONED) :], (node.name, node.metal.told)
+        assert node.metal.images_written == count * [IMAGE_CHECKSUM]
+        for operation, times in (("Commission", 1), ("Deploy", count), ("Release", count)):
+            assert [number for _, number in attempts(node, operation)] == times * [1], (node.name, operation)
     here.assert_discreet()

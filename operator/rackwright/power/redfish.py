@@ -92,7 +92,7 @@ class Service:
                 connector.end_session(urlsplit(session).path)
             except (Exception, Fenced) as error:  # noqa: BLE001 (nothing that can happen here is worth more than a line)
                 LOG.debug("A session at %s is left to time out: %s", self._address.place, type(error).__name__)
-            auth.reset_session_attrs()  # else sushy tries again when its garbage is collected, in whichever thread
+            auth.reset_session_attrs()
         if connector is not None:
             connector.close()
 
@@ -118,7 +118,7 @@ class Service:
         endpoint = self._endpoint
         self._connector = _Connector(self._address, endpoint, self._limits, self._hear)
         self._auth = _authentication(endpoint.credentials)
-        self._root = sushy.Sushy(base_url(self._address), auth=self._auth, connector=self._connector)
+        self._root = _Root(base_url(self._address), auth=self._auth, connector=self._connector)
 
     def _hear(self, response: Any) -> None:
         self._heard = response
@@ -205,6 +205,13 @@ class _Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy has 
         """Delete the session at `path`, past sushy: it would log in again to delete a session that has expired."""
         url = self._url + path
         self._session.delete(url, verify=self._verify, timeout=self._connect_timeout, allow_redirects=False)
+
+
+class _Root(sushy.Sushy):  # type: ignore[misc]  # sushy has no types
+    """Ends no session when its garbage is collected, in whichever thread, by whoever may not send anything any more."""
+
+    def __del__(self) -> None:
+        """`Service` ends its session, when it may."""
 
 
 class _Anonymous(sushy_auth.AuthBase):  # type: ignore[misc]  # sushy has no types
