@@ -421,7 +421,9 @@ async def test_a_machine_that_comes_from_another_operator_is_listened_to_from_th
     rig.jurisdiction = None
     await rig.turn()
     await rig.turn()
-    assert rig.deeds == ["forget", "listen to uid", "write", "tell BootingRamdisk", "BootRamdisk"]
+    assert rig.deeds == [
+        "forget", "listen to uid", "write", "tell BootingRamdisk", "BootRamdisk", "acted BootingRamdisk",
+    ]  # fmt: skip
 
 
 async def test_what_puts_a_machine_into_a_shard_is_written_down_before_anything_is_done_to_it(rig: Rig) -> None:
@@ -615,7 +617,7 @@ async def test_each_decision_that_changed_something_is_one_line(rig: Rig, caplog
     caplog.set_level(logging.INFO)
     await rig.turn()
     await rig.turn()
-    assert [deed.partition(" ")[0] for deed in rig.deeds] == ["write", "tell", "BootRamdisk"]
+    assert [deed.partition(" ")[0] for deed in rig.deeds] == ["write", "tell", "BootRamdisk", "acted"]
     lines = [record.getMessage() for record in caplog.records]
     assert lines == [
         (

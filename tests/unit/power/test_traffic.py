@@ -51,10 +51,10 @@ class Threads(Executor):
     def __init__(self) -> None:
         self.busy = self.most = 0
 
-    def submit(self, work: Callable[..., Any], /, *_: Any, **__: Any) -> Future[Any]:
+    def submit(self, work: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        seconds, error = work()
+        seconds, error = work(*args)
         self.busy += 1
         self.most = max(self.most, self.busy)
 

@@ -223,6 +223,7 @@ def test_a_machine_that_runs_its_system_still_does_after_the_operator_was_restar
             await rack.reach("Ready")
             rack.deploy("node-01")
             await rack.reach("Deployed")
+            await asyncio.sleep(60)  # what there is left to say of it
         written = len(rack.history)
         async with rack.running():
             await asyncio.sleep(24 * 3600)
