@@ -45,22 +45,22 @@ ROWS: dict[str, Sequence[Panel]] = {
         Panel(
             "Machines by phase",
             "Undecided: declared, and not looked at yet.",
-            [Query("sum by (phase) (rackwright_machines)", "{{phase}}")],
+            [Query("max by (phase) (rackwright_machines)", "{{phase}}")],
             stacked=True,
         ),
         Panel(
             "Overdue",
             "In their phase for longer than --expected-time says: stuck, or slower than usual.",
-            [Query("sum by (phase) (rackwright_machines_overdue)", "{{phase}}")],
+            [Query("max by (phase) (rackwright_machines_overdue)", "{{phase}}")],
             stacked=True,
         ),
         Panel(
             "In need of somebody",
             "Stalled machines say why in their condition; new ones wait to be accepted.",
             [
-                Query('sum(rackwright_machine_conditions{condition="Stalled",status="True"})', "stalled"),
-                Query('sum(rackwright_machine_conditions{condition="BMCReachable",status="False"})', "BMC unreachable"),
-                Query("sum(rackwright_new_machines)", "to be accepted"),
+                Query('max(rackwright_machine_conditions{condition="Stalled",status="True"})', "stalled"),
+                Query('max(rackwright_machine_conditions{condition="BMCReachable",status="False"})', "BMC unreachable"),
+                Query("max(rackwright_new_machines)", "to be accepted"),
             ],
         ),
     ),
