@@ -14,7 +14,7 @@ pytestmark = pytest.mark.kube
 
 MACHINES = 100
 MOST_REQUESTS = 8
-NAME = "benchtest"
+NAME = "benchci"
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tests.kube.operators import COMMISSIONED, Machine, Site, site
 
 from lab.controlplane import ControlPlane
 
+NUMBERS = count(1)
 ARGUMENTS = ("--max-concurrent-deployments", "1", "--show-progress-after", "0", "--power-poll", "5")
 
 
@@ -23,7 +24,8 @@ def here(
     crds: None,  # noqa: ARG001 (the operator watches them)
     tmp_path: Path,
 ) -> Iterator[Site]:
-    with site(control_plane, tmp_path, "turns", arguments=ARGUMENTS) as it:
+    namespace = f"turns-{next(NUMBERS)}"  # the one before may still be on its way out
+    with site(control_plane, tmp_path, namespace, arguments=ARGUMENTS) as it:
         it.create(it.image("debian-12"))
         yield it
 
