@@ -38,6 +38,7 @@ from rackwright.netboot.script import RamdiskSettings
 from rackwright.shards import Ours
 
 JSON = dict[str, Any]
+ADDRESS = "simulated://fast"
 IMAGE = "debian-12"
 STAGES = ("created", "deployed", "released")
 BATCH = 1_000
@@ -46,7 +47,8 @@ PROBED = 100
 _AT_ONCE = 100
 """Deployments, as the operator has it unless it is told otherwise."""
 _PATIENCE = 3600.0
-"""By the virtual clock."""
+_SETTLED = 1.0
+"""Both by the virtual clock."""
 
 
 @dataclass
@@ -220,7 +222,7 @@ class Store:
             "generation": 1,
             "creationTimestamp": f"{EPOCH:%Y-%m-%dT%H:%M:%SZ}",
         }
-        spec = {"bootMACAddress": mac, "bmc": {"address": "simulated://fast"}}
+        spec = {"bootMACAddress": mac, "bmc": {"address": ADDRESS}}
         kind = {"apiVersion": "metal.rackwright.io/v1alpha1", "kind": "BareMetalMachine"}
         self._put(name, {**kind, "metadata": metadata, "spec": spec})
         return name
@@ -233,12 +235,16 @@ class Store:
         self._put(name, record)
 
     async def reach(self, phase: str, count: int) -> None:
-        """Wait until so many machines rest in a phase."""
+        """Wait until so many machines rest in a phase, and nothing is left to be done about any.
+
+        The clock stands still until then, so a second of it is no wait but the end of all work.
+        """
         try:
             async with asyncio.timeout(_PATIENCE):
                 while self.resting[phase] < count:
                     self._changed.clear()
                     await self._changed.wait()
+                await asyncio.sleep(_SETTLED)
         except TimeoutError:
             raise Unfit(
                 f"Of {count} machines {self.resting[phase]} became {phase}; all that rest: {dict(self.resting)}.",
