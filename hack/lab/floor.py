@@ -18,9 +18,10 @@ import sys
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -40,8 +41,8 @@ from rackwright.shards import Ours
 JSON = dict[str, Any]
 ADDRESS = "simulated://fast"
 IMAGE = "debian-12"
+DEPLOYMENT: Mapping[str, JSON] = {"allocation": {"owner": "team-search"}, "deployment": {"image": IMAGE}}
 STAGES = ("created", "deployed", "released")
-BATCH = 1_000
 PROBED = 100
 """Machines whose memory is traced; tracing is slow, so these aren't timed."""
 _AT_ONCE = 100
@@ -129,14 +130,13 @@ class Floor:
                 f" {row['requests a machine']:.2f} requests a machine"
             )
         total = sum(it.processor for it in self.stages.values())
-        held = self.held
-        lines += [
-            f"  all three {1000 * total / self.machines:6.2f} ms of the processor a machine",
-            f"  held by the operator: {held.operator_ready / 1024:.1f} KiB a machine that is Ready,"
-            f" {held.operator_deployed / 1024:.1f} KiB one that is Deployed",
-            f"  JSON without managedFields: record {held.record_ready:.0f} bytes Ready, {held.record_deployed:.0f} bytes"
-            f" Deployed; HardwareInventory {held.inventory:.0f} bytes",
-        ]
+        lines.append(f"  all three {1000 * total / self.machines:6.2f} ms of the processor a machine")
+        ready, deployed = self.held.operator_ready / 1024, self.held.operator_deployed / 1024
+        lines.append(f"  the operator holds {ready:.1f} KiB for a machine that is Ready, {deployed:.1f} KiB Deployed")
+        lines.append(
+            f"  JSON without managedFields: record {self.held.record_ready:.0f} bytes Ready, "
+            f"{self.held.record_deployed:.0f} bytes Deployed; HardwareInventory {self.held.inventory:.0f} bytes"
+        )
         return "\n".join(lines)
 
 
@@ -227,7 +227,7 @@ class Store:
         self._put(name, {**kind, "metadata": metadata, "spec": spec})
         return name
 
-    def change(self, name: str, spec: JSON) -> None:
+    def change(self, name: str, spec: Mapping[str, JSON | None]) -> None:
         """Declare something else."""
         with self._apart():
             record = merged(json.loads(self.records[name]), {"spec": spec})
@@ -334,22 +334,19 @@ def _encoded(record: JSON) -> bytes:
     return json.dumps(record, separators=(",", ":")).encode()
 
 
-async def _live_through(store: Store, numbers: range, took: Callable[[str, Stage], None], total: int) -> None:
-    """Take these machines from declared to released; `total` are there by then."""
-    names: list[str] = []
-    deployment = {"allocation": {"owner": "team-search"}, "deployment": {"image": IMAGE}}
-    others = total - len(numbers)
+async def _live_through(store: Store, numbers: range, took: Callable[[str, Stage], None]) -> None:
+    """Take these machines, the store's first, from declared to released."""
     with _taking(store, "created", took):
-        names += [store.declare(number) for number in numbers]
-        await store.reach("Ready", total)
+        names = [store.declare(number) for number in numbers]
+        await store.reach("Ready", len(names))
     with _taking(store, "deployed", took):
         for name in names:
-            store.change(name, deployment)
+            store.change(name, DEPLOYMENT)
         await store.reach("Deployed", len(names))
     with _taking(store, "released", took):
         for name in names:
-            store.change(name, dict.fromkeys(deployment))
-        await store.reach("Ready", others + len(names))
+            store.change(name, dict.fromkeys(DEPLOYMENT))
+        await store.reach("Ready", len(names))
 
 
 @contextmanager
@@ -361,7 +358,7 @@ def _taking(store: Store, name: str, took: Callable[[str, Stage], None]) -> Iter
     took(name, Stage(spent, store.metrics.passes - passes, store.requests - requests))
 
 
-def measure(machines: int, *, batch: int = BATCH, say: Callable[[str], None] = lambda _: None) -> Floor:
+def measure(machines: int, *, batch: int = 1_000, say: Callable[[str], None] = lambda _: None) -> Floor:
     """Take so many machines through their lives."""
     held = _held(min(machines, PROBED))
     stages = {name: Stage() for name in STAGES}
@@ -372,12 +369,12 @@ def measure(machines: int, *, batch: int = BATCH, say: Callable[[str], None] = l
     async def life(numbers: range) -> None:
         store = Store()
         async with store.operator.at_work():
-            await _live_through(store, numbers, took, len(numbers))
+            await _live_through(store, numbers, took)
 
     begun = time.perf_counter()
     for first in range(0, machines, batch):
         numbers = range(first, min(first + batch, machines))
-        _by_a_virtual_clock(lambda numbers=numbers: life(numbers))
+        _by_a_virtual_clock(partial(life, numbers))
         gc.collect()
         say(f"{numbers.stop}/{machines}")
     return Floor(machines, batch, stages, held, time.perf_counter() - begun)
@@ -390,14 +387,14 @@ def _held(count: int) -> Held:
     async def life() -> None:
         store = Store()
         async with store.operator.at_work():
-            await _live_through(store, range(count), lambda _name, _stage: None, count)
+            await _live_through(store, range(count), lambda _name, _stage: None)
             before = _traced(store)
             more = range(count, 2 * count)
             names = [store.declare(number) for number in more]
             await store.reach("Ready", 2 * count)
             ready, record_ready = _traced(store), _mean(store.records, names)
             for name in names:
-                store.change(name, {"allocation": {"owner": "team-search"}, "deployment": {"image": IMAGE}})
+                store.change(name, DEPLOYMENT)
             await store.reach("Deployed", count)
             deployed = _traced(store)
             found.append(
@@ -429,6 +426,6 @@ def _mean(stored: Mapping[str, bytes], names: list[str]) -> float:
     return sum(len(stored[name]) for name in names) / len(names)
 
 
-def _by_a_virtual_clock(life: Callable[[], Any]) -> None:
+def _by_a_virtual_clock(life: Callable[[], Coroutine[Any, Any, None]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         live(patch, life)
