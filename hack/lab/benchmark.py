@@ -68,6 +68,8 @@ class Bench:
     here: Operated
     fleet: Fleet
     count: int
+    arguments: Sequence[str] = ()
+    """More of the operator's."""
     results: dict[str, Figures] = field(default_factory=dict)
 
     @asynccontextmanager
@@ -108,26 +110,26 @@ def _named(key: Requests) -> str:
 
 
 @asynccontextmanager
-async def bench(name: str, count: int) -> AsyncIterator[Bench]:
+async def bench(name: str, count: int, arguments: Sequence[str]) -> AsyncIterator[Bench]:
     """A fresh control plane and operator; nothing is left of them."""
     try:
         here = Operated(controlplane.up(name))
         here.install()
-        start_operator(here)
+        start_operator(here, arguments)
         here.kubectl("apply", "-f", str(SAMPLES / "machines-namespace.yaml"))
         here.kubectl("apply", "-f", "-", stdin=fleet.image())
         async with Fleet.of(here.plane) as machines:
-            yield Bench(here, machines, count)
+            yield Bench(here, machines, count, arguments)
     finally:
         installation.stop(name)
 
 
-def start_operator(here: Operated) -> None:
+def start_operator(here: Operated, arguments: Sequence[str]) -> None:
     """With its ServiceAccount's rights, as everywhere."""
     here.start(
         base_url=f"http://127.0.0.1:{PORT}",
         address=f"127.0.0.1:{PORT}",
-        arguments=["--ramdisk", installation.scratch(here.name, "no-ramdisk"), *ARGUMENTS],
+        arguments=["--ramdisk", installation.scratch(here.name, "no-ramdisk"), *ARGUMENTS, *arguments],
     )
 
 
@@ -194,7 +196,7 @@ async def restarted(it: Bench) -> None:
         it.say = shown.say
         counted = controlplane.requests_by_verb(it.here.plane)
         begun = time.monotonic()
-        await asyncio.to_thread(start_operator, it.here)
+        await asyncio.to_thread(start_operator, it.here, it.arguments)
         ready = time.monotonic() - begun
         await asyncio.to_thread(_until_looked_at, it.count)
         wall = time.monotonic() - begun
@@ -249,9 +251,11 @@ async def storm(it: Bench, calm: float) -> None:
 SCENARIOS = ("created", "changed", "wished", "idle", "restarted", "deployed", "released", "storm")
 
 
-async def run(name: str, count: int, wanted: Sequence[str], idle_seconds: float) -> dict[str, Figures]:
+async def run(
+    name: str, count: int, wanted: Sequence[str], idle_seconds: float, arguments: Sequence[str] = ()
+) -> dict[str, Figures]:
     """Take a fleet of this size through the scenarios that are wanted; what comes first of all always happens."""
-    async with bench(name, count) as it:
+    async with bench(name, count, arguments) as it:
         await created(it)
         for scenario, tell in (
             ("changed", changed),
@@ -265,7 +269,7 @@ async def run(name: str, count: int, wanted: Sequence[str], idle_seconds: float)
                 await tell(it)
         results = it.results
     if "storm" in wanted:
-        async with bench(name, count) as it:
+        async with bench(name, count, arguments) as it:
             await storm(it, results["created"].further["seconds until 90 % are Ready"])
         results |= it.results
     return results
