@@ -11,7 +11,16 @@ from tests.property.histories import ANYTHING, OPERATOR, Event, History
 SECOND = timedelta(seconds=1)
 """What a pass takes: no two attempts begin in one instant."""
 
-_KNOWN = {event.name: event for event in (*ANYTHING, *OPERATOR)}
+
+def _torn(history: History) -> None:
+    """Only a pass at once: a phase without its operation has no deadline, and whoever looks on would say so."""
+    if history.rig.exists and history.rig.status.operation is not None:
+        history.rig.lose_operation()
+        history.rig.once()
+
+
+TORN = "a pass, once somebody removed the operation from status"
+_KNOWN = {event.name: event for event in (*ANYTHING, *OPERATOR, Event(TORN, _torn))}
 
 
 def named(*names: str) -> tuple[Event, ...]:
@@ -23,13 +32,13 @@ def _during(name: str, fault: str, event: str) -> Event:
 
     def happens(history: History) -> None:
         metal, rig = history.rig.metal, history.rig
-        before = copy.copy(metal), rig.twin, rig.image_missing
+        before = copy.copy(metal), rig.twin, rig.image_missing, rig.others_install
         _KNOWN[fault].happens(history)
         _KNOWN[event].happens(history)
-        was, rig.twin, rig.image_missing = before
+        was, rig.twin, rig.image_missing, rig.others_install = before
         if metal.ramdisk is not None:
             metal.ramdisk.answers = True
-        for flag in ("commands_fail", "stubborn_disk", "bmc_silent", "secret_missing", "refusals"):
+        for flag in ("commands_fail", "stubborn_disk", "bmc_silent", "secret_missing", "on_its_way", "refusals"):
             setattr(metal, flag, getattr(was, flag))
 
     return Event(name, happens)
@@ -63,8 +72,10 @@ SURPRISES = (
             *named("a crash after the pass has acted", "the operator restarts"),
             _during("a pass while the BMC is silent", "the BMC falls silent", "a pass"),
             _during("a pass without the BMC's Secret", "the BMC's Secret is gone", "a pass"),
+            _during("a pass while the power is on its way", "the power is on its way", "a pass"),
             _during("a pass that the BMC refuses", "the BMC refuses once", "a pass"),
             _during("a pass while the image is missing", "the image vanishes", "a pass"),
+            _during("a pass while others install", "others install", "a pass"),
             _during("a pass beside a twin", "a twin appears", "a pass"),
             _during("a pass while the agent mumbles", "the agent mumbles", "a pass"),
         )
@@ -94,6 +105,10 @@ FAMILIES = (
     Family("again", ("deployed",), ("pull the deployment trigger", "pull the commissioning trigger", "deploy fedora")),
     Family("recommissioning", ("declared", "ready"), ("pull the commissioning trigger", "commission impatiently")),
     Family("deletion", ("declared", "deployed"), ("delete", "delete by force", "mark broken")),
+    Family("deletion of a kept one", ("ready",), ("somebody else keeps the record too", "delete")),
+    Family("a torn commissioning", ("declared",), (TORN,)),
+    Family("a torn deployment", ("allocated",), (TORN, "deploy debian")),
+    Family("a torn release", ("deployed",), (TORN, "withdraw everything")),
     Family("broken", ("deployed", "allocated"), ("mark broken", "mend", "withdraw everything")),
     Family("rescue", ("deployed", "ready"), ("rescue", "end rescue")),
     Family("rescue of a broken one", ("broken",), ("rescue impatiently", "take the BMC away", "mend")),
@@ -108,8 +123,10 @@ FAMILIES = (
     Family("lock", ("ready", "deployed"), ("lock", "unlock", "withdraw everything")),
     Family("by hand", ("moved by hand",), ("withdraw deployment", "deploy debian")),
     Family("no BMC", ("adopted", "ready"), ("take the BMC away", "give it a BMC", "rescue", "withdraw deployment")),
+    Family("a deployment without a BMC", ("allocated",), ("take the BMC away", "give it a BMC", "deploy debian")),
     Family("lost status", ("deployed", "ready"), ("status is lost", "withdraw everything")),
     Family("never came up", ("never came up",), ("withdraw everything", "rescue")),
+    Family("came back unbooted", ("never came up",), ("pull the commissioning trigger", "withdraw deployment")),
     Family("a commissioning", ("declared",), (), surprises=1),
     Family("a deployment", ("allocated",), ("deploy debian",), surprises=1),
     Family("a release", ("deployed",), ("withdraw everything",), surprises=1),

@@ -3,7 +3,8 @@
 Random histories may miss a corner; here there are none left, within what is said below. A *world* is a `History`: the
 record, the operator's memory, the metal and the witness's chronicle. From each, every event of a fixed alphabet
 happens (`alphabet.py`): a pass of the operator under each class of what it may observe, what metal and clock do, and
-what people declare. The invariants look at every pass, and from every world a willing machine has to settle.
+what people declare. The promises look at every pass, those of manners too, and from every world a willing machine has
+to settle.
 
 **What is abstract.** Two worlds are one if `likeness` says the same of both. Times become what they mean (overdue,
 stage overdue, retry ahead, agent heard or lost, held up before), an attempt's id whose it is and its number first,
@@ -37,14 +38,15 @@ from dataclasses import dataclass, field, replace
 from tests.property.alphabet import EXPECTED, SURPRISES, Family, named
 from tests.property.histories import Event, History, begun
 from tests.property.likeness import likeness
+from tests.property.mutations import Mutation, shown
 from tests.property.rig import Moment, Rig
 
 from rackwright.lifecycle import decide
-from rackwright.lifecycle.table import LOCKED, TABLE, Row
+from rackwright.lifecycle.table import Row
 from rackwright.lifecycle.world import World
 
 WITNESSES = 4
-"""Per row and family: worlds in which it applied, from which a table without it is tried."""
+"""Per wrong table and family: early worlds that show it, from which it is tried."""
 
 
 def copied(history: History) -> History:
@@ -70,7 +72,7 @@ class Violation:
 
 @dataclass(frozen=True)
 class Witness:
-    """A world in which a row applied once an event happened, and what people changed in its family."""
+    """A world and an event that show a wrong table, and what people changed in its family."""
 
     history: History
     event: Event
@@ -86,8 +88,8 @@ class Explored:
     passes: int = 0
     settled: int = 0
     violations: list[Violation] = field(default_factory=list)
-    witnesses: dict[int, list[Witness]] = field(default_factory=dict)
-    """By number of the row in the table (LOCKED comes after the last): where it applied."""
+    witnesses: dict[Mutation, list[Witness]] = field(default_factory=dict)
+    """Where a table that is wrong in one place would be read otherwise."""
 
 
 class AlreadySettles(Exception):
@@ -133,22 +135,20 @@ class Settling:
 
 
 @contextmanager
-def _noting(rows: list[Row]) -> Iterator[None]:
-    """With every row that applies added to `rows`."""
+def _noting(mutations: set[Mutation]) -> Iterator[None]:
+    """With every mutation that a reading shows added to `mutations`."""
     real = decide.matching_row
 
     def matching_row(world: World) -> Row:
-        rows.append(real(world))
-        return rows[-1]
+        row = real(world)
+        mutations.update(shown(world, row))
+        return row
 
     decide.matching_row = matching_row
     try:
         yield
     finally:
         decide.matching_row = real
-
-
-NUMBERS = {id(row): number for number, row in enumerate((*TABLE, LOCKED))}
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,8 @@ class Search:
         self._explored = explored
         self._settling = Settling()
         self._seen: set[Hashable] = set()
-        self._applied: list[Row] = []
-        self._times: Counter[int] = Counter()
+        self._shown: set[Mutation] = set()
+        self._times: Counter[Mutation] = Counter()
 
     def add(self, found: Found) -> bool:
         """Whether it is a new one; that it settles is seen to at once."""
@@ -192,21 +192,21 @@ class Search:
         """Let each event happen here; the worlds that are new."""
         for event in events:
             there = Found(copied(here.history), here, event.name)
-            self._applied.clear()
-            with _noting(self._applied):
+            self._shown.clear()
+            with _noting(self._shown):
                 kept = self._is_kept(there, lambda: event.happens(there.history))  # noqa: B023 (called at once)
             self._explored.edges += 1
-            self._explored.passes += bool(self._applied)
+            self._explored.passes += bool(self._shown)
             self._note(here.history, event)
             if kept and self.add(there):
                 yield there
 
     def _note(self, history: History, event: Event) -> None:
-        for number in {NUMBERS[id(row)] for row in self._applied if id(row) in NUMBERS}:
-            self._times[number] += 1
-            times = self._times[number]
+        for mutation in self._shown:
+            self._times[mutation] += 1
+            times = self._times[mutation]
             if times & (times - 1) == 0 or times <= WITNESSES:  # early ones, and some from far away
-                self._explored.witnesses.setdefault(number, []).append(Witness(history, event, self.changes))
+                self._explored.witnesses.setdefault(mutation, []).append(Witness(history, event, self.changes))
 
     def _is_kept(self, found: Found, happens: Callable[[], None]) -> bool:
         try:

@@ -15,6 +15,7 @@ from functools import cache
 from hypothesis import strategies as st
 from tests.property.admission import Refused
 from tests.property.invariants import INVARIANTS, Chronicle
+from tests.property.manners import MANNERS
 from tests.property.metal import Metal, Running
 from tests.property.rig import Crash, Moment, Rig
 from tests.property.settling import assert_settles, settle, willing
@@ -79,9 +80,11 @@ class History:
         return again
 
     def check(self, rig: Rig, moment: Moment) -> None:
-        """Every invariant, and then what they have to remember."""
+        """Every promise, and then what they have to remember."""
         for holds in INVARIANTS:
             holds(self.chronicle, rig, moment)
+        for minds in MANNERS:
+            minds(moment)
         self.chronicle.noted(rig, moment)
 
     def apply(self, spec: BareMetalMachineSpec) -> None:
@@ -150,6 +153,12 @@ def _deleted(history: History, *, force: bool) -> None:
     history.chronicle.wipe_asked = True
 
 
+def _kept_by_others(history: History) -> None:
+    """Somebody else's finalizer, put on before the record is deleted."""
+    if not history.rig.deleting:
+        history.rig.kept_by_others = True
+
+
 def _status_lost(history: History) -> None:
     """The annotation is written in the pass after the phase was; a backup of that one instant tells of less."""
     rig, status = history.rig, history.rig.status
@@ -216,11 +225,13 @@ METAL = (
     Event("the machine resets", lambda h: h.rig.metal.reset()),
     Event("somebody presses the power button", lambda h: h.rig.metal.switch_on(attempt=None)),
     Event("the BMC falls silent", lambda h: _set(h.rig.metal, "bmc_silent")),
+    Event("the power is on its way", lambda h: _set(h.rig.metal, "on_its_way")),
     Event("the BMC's Secret is gone", lambda h: _set(h.rig.metal, "secret_missing")),
     Event("the BMC refuses once", lambda h: _set(h.rig.metal, "refusals", 1)),
     Event("the BMC refuses", lambda h: _set(h.rig.metal, "refusals", 9)),
     Event("the system can't call home", lambda h: _set(h.rig.metal, "calls_home", value=False)),
     Event("the image vanishes", lambda h: _set(h.rig, "image_missing")),
+    Event("others install", lambda h: _set(h.rig, "others_install")),
     Event("a twin appears", lambda h: _set(h.rig, "twin", "rack/node-01")),
 )
 TIME = tuple(_time(seconds) for seconds in (40, 200, 1000, 4000, 100_000))
@@ -232,6 +243,7 @@ CLOCK = (
 RARE = (
     Event("delete", lambda h: _deleted(h, force=False)),
     Event("delete by force", lambda h: _deleted(h, force=True)),
+    Event("somebody else keeps the record too", _kept_by_others),
     Event("status is lost", _status_lost),
     Event("status is lost", _status_lost),
 )

@@ -291,9 +291,11 @@ def every_transient_phase_ends(_: Chronicle, rig: Rig, moment: Moment) -> None:
     if isinstance(step, Wait):
         assert operation is not None, f"{decision.reason} waits without a deadline"
         begun = operation.next_retry_at is None
-        assert rig.now < operation.deadline, f"{decision.reason} waits beyond its deadline"
-        assert not begun or _still_to_come(operation.deadline, operation, rig.now), "a clock set back is waited for"
-    if operation is not None and isinstance(step, Rest):
+        turn = moment.world.seen.queued is not None and operation.step == Stage.START  # its time begins with that
+        assert turn or rig.now < operation.deadline, f"{decision.reason} waits beyond its deadline"
+        ahead = turn or not begun or _still_to_come(operation.deadline, operation, rig.now)
+        assert ahead, "a clock set back is waited for"
+    if operation is not None and isinstance(step, Rest) and moment.world.held:
         raise AssertionError(f"{decision.reason} rests in the middle of {operation.name}")
 
 

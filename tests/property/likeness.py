@@ -61,7 +61,7 @@ def _declared(rig: Rig, world: World) -> Hashable:
         spec.deployment is not None and spec.deployment.trigger != observed.deployment,
         spec.power_cycle.trigger != observed.power_cycle,
     )
-    return known[1], pulled, rig.deleting, rig.force_delete, rig.held
+    return known[1], pulled, rig.deleting, rig.force_delete, rig.held, rig.kept_by_others, rig.image_missing
 
 
 def _recorded(rig: Rig, world: World) -> Hashable:

@@ -79,6 +79,8 @@ class Metal:
     bmc_silent: bool = False
     secret_missing: bool = False
     """The BMC can't be talked to because something that spec names is missing."""
+    on_its_way: bool = False
+    """Whether the BMC answers and doesn't say how the power is, for it is between on and off."""
     refusals: int = 0
     """How many of the next power actions the BMC refuses."""
 

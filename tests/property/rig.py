@@ -32,7 +32,7 @@ from rackwright.lifecycle import decide, steps
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Action, Stage
-from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Policy, Seen, World
+from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy, Seen, World
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 HARDWARE = HardwareSummary(cpus=8, memory_mib=32768, disks=len(DISKS), disk_gib=960, nics=2)
@@ -112,9 +112,13 @@ class Rig:
     held: bool = False
     deleting: bool = False
     force_delete: bool = False
+    kept_by_others: bool = False
+    """Whether somebody else's finalizer keeps the record too."""
     exists: bool = True
     twin: str | None = None
     image_missing: bool = False
+    others_install: bool = False
+    """Whether as many machines install as may."""
     passes: int = 0
     memory: Memory = field(default_factory=lambda: Memory(START))
     policy: Policy = field(default_factory=Policy)
@@ -132,12 +136,16 @@ class Rig:
     def delete(self) -> None:
         """Somebody deletes the record; one that nobody holds vanishes."""
         self.deleting = True
-        if not self.held:
-            self.exists = False
+        self.exists = self.held or self.kept_by_others
 
     def lose_status(self) -> None:
         """The record comes back from a backup without its status."""
         self.stored = "{}"
+
+    def lose_operation(self) -> None:
+        """A careless hand, or a backup of another day, leaves a phase without what is done in it."""
+        status = self.status.model_copy(update={"operation": None})
+        self.stored = status.model_dump_json(by_alias=True, exclude_none=True)
 
     def write_condition(self, kind: str, verdict: Literal["True", "False"]) -> None:
         """Somebody else's controller writes a condition of its own."""
@@ -274,18 +282,40 @@ class Rig:
         if moved_by_hand(self.spec):
             seen = replace(seen, power=assumed_power(status, self._agent(status)))
         elif self.spec.bmc is not None:
-            if not stale or self.memory.power is None:
-                self.memory.power = self._power()
-            power = self.memory.power
-            silent = SECRET_MISSING if self.metal.secret_missing else SILENT
-            seen = replace(seen, power=power, bmc_fault=silent if power is Power.UNKNOWN else None)
+            seen = self._reading(seen, stale=stale)
+        if self.image_missing and self._may_deploy(status):
+            seen = replace(seen, obstacle=IMAGE_MISSING)
+        if self.others_install and self._may_wait(status):
+            seen = replace(seen, queued=Place(2, 2))
         if operation is None:
-            obstructed = self.image_missing and self.spec.deployment is not None and not self.spec.deployment.existing
-            return replace(seen, obstacle=IMAGE_MISSING if obstructed else None)
+            return seen
         first_boot = None
         if self.memory.first_boot == operation.id:
             first_boot = Installed(hostname="node-07", addresses=["10.0.0.7"], ssh_host_keys=["k"], at=self.now)
         return replace(seen, agent=self._agent(status), first_boot=first_boot)
+
+    def _reading(self, seen: Seen, *, stale: bool) -> Seen:
+        if self.metal.on_its_way:
+            return seen
+        if not stale or self.memory.power is None:
+            self.memory.power = self._power()
+        power = self.memory.power
+        silent = SECRET_MISSING if self.metal.secret_missing else SILENT
+        return replace(seen, power=power, bmc_fault=silent if power is Power.UNKNOWN else None)
+
+    def _may_deploy(self, status: BareMetalMachineStatus) -> bool:
+        """Whether a pass may begin a deployment, whatever else it ends first: only then is looked at what it names."""
+        deployment = self.spec.deployment
+        if deployment is None or deployment.existing:
+            return False
+        begun = status.phase in (Phase.DEPLOYING, Phase.DEPLOYED)
+        return not (begun and deployment.trigger == status.observed_triggers.deployment)
+
+    def _may_wait(self, status: BareMetalMachineStatus) -> bool:
+        """Whether a pass may begin to install, or would go on at an attempt's start."""
+        operation = status.operation
+        begins = status.phase is Phase.DEPLOYING and operation is not None and operation.step == Stage.START
+        return begins or self._may_deploy(status)
 
     def _power(self) -> Power:
         if self.metal.bmc_silent or self.metal.secret_missing:
@@ -350,7 +380,7 @@ class Rig:
                 self.held = True
             case steps.LetGo():
                 self.held = False
-                self.exists = not self.deleting
+                self.exists = self.kept_by_others or not self.deleting
             case steps.RecordEvidence():
                 installed = world.status.installed
                 self.evidence = installed if installed is not None and installed.at is not None else None

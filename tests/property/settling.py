@@ -30,11 +30,11 @@ MOST_PASSES = 150
 def willing(rig: Rig) -> None:
     """Nothing goes wrong any more."""
     metal = rig.metal
-    metal.bmc_silent = metal.secret_missing = False
+    metal.bmc_silent = metal.secret_missing = metal.on_its_way = False
     metal.commands_fail = metal.stubborn_disk = False
     metal.refusals = 0
     metal.calls_home = True
-    rig.twin, rig.image_missing = None, False
+    rig.twin, rig.image_missing, rig.others_install = None, False, False
     for gate in rig.spec.readiness_gates:
         rig.write_condition(gate.condition_type, "True")
 
@@ -105,7 +105,9 @@ def person(rig: Rig, decision: Decision) -> None:
 def assert_settled(chronicle: Chronicle, rig: Rig, decision: Decision) -> None:
     """Status is what spec declares, and the metal is what status says."""
     if rig.deleting:
-        assert not rig.exists, f"deleted, and held: {rig.status.phase}, {decision.reason}"
+        assert not rig.exists or (rig.kept_by_others and not rig.held), (
+            f"deleted, and held: {rig.status.phase}, {decision.reason}"
+        )
         return
     phases = expected(rig)
     status = rig.status

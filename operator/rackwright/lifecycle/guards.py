@@ -25,12 +25,15 @@ class Guard:
     name: str
     holds: Callable[[World], bool]
     """Whether it is so in a world."""
+    joined: tuple[Guard, ...] = ()
+    """What it joins, where it is several that must hold together."""
 
     def __call__(self, world: World) -> bool:  # noqa: D102 (the class says it)
         return self.holds(world)
 
     def __and__(self, other: Guard) -> Guard:
-        return Guard(f"{self.name}, {other.name}", lambda w: self.holds(w) and other.holds(w))
+        both = (*(self.joined or (self,)), *(other.joined or (other,)))
+        return Guard(f"{self.name}, {other.name}", lambda w: self.holds(w) and other.holds(w), both)
 
     def __or__(self, other: Guard) -> Guard:
         return Guard(f"{self.name} or {other.name}", lambda w: self.holds(w) or other.holds(w))

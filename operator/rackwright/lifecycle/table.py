@@ -157,9 +157,10 @@ untouched = at_stage(S.START, S.POWER_OFF)
 shut_down = at_stage(S.SHUT_DOWN) & powered_off
 rests = ~under_way
 unclaimed = ~holds_data
-kept_in_ramdisk = agent_heard & bmc_silent
-"""It can't be started from its disk: nobody switches it off."""
 unwanted = holds_data & ~deployment_wanted
+read_back = Guard("read back", (at_stage(S.SHUT_DOWN) & erased).holds)
+left_as_it_is = erase_unwanted & ~read_back
+nothing_to_erase = Guard("nothing to erase", (untouched & unclaimed | left_as_it_is).holds)
 restarting = doing(Op.RESTART)
 kept_broken = marked_broken | fault_reported
 for_the_pool = Guard("for the pool", (~unwanted & ~came_up & ~still_allocated).holds)
@@ -217,7 +218,7 @@ TABLE: tuple[Row, ...] = (
     Row(TRANSIENT,      bmc_misconfigured & untouched,                  Hold(),                   STAY,          THE_BMC_FAULT),
     Row((DEPLOYING,),   at_stage(S.START) & no_install_slot,            Wait(soon=False),         STAY,          QUEUED),
     Row(TRANSIENT,      was_held_up & untouched,                        Renew(),                  STAY,          "HeldUpNoMore"),
-    Row((DEPLOYING,),   overdue & at_stage(S.BOOT_DISK) & ~kept_in_ramdisk, Fail(fault("FirstBootMissing")), STAY, THE_FAULT),
+    Row((DEPLOYING,),   overdue & at_stage(S.BOOT_DISK) & ~agent_heard, Fail(fault("FirstBootMissing")), STAY,   THE_FAULT),
     Row((COMMISSIONING,), overdue & shut_down & for_the_pool & gates_closed,
                                                                         Fail(fault("ReadinessGatesClosed"), final=True), STAY, THE_FAULT),
     Row(TRANSIENT,      overdue & bmc_silent,                           Fail(),                   STAY,          THE_FAULT),
@@ -226,14 +227,14 @@ TABLE: tuple[Row, ...] = (
     # --- into the ramdisk, for every operation that works there -----------------------------------------------
     Row(TRANSIENT,      bmc_silent & untouched,                         Fail(),                   STAY,          THE_FAULT),
     Row(TRANSIENT,      under_way & untouched & powered_on,             PowerOff(),               STAY,          "StartingFromOff"),
-    Row((RELEASING,),   untouched & powered_off & (unclaimed | erase_unwanted) & fault_reported,
+    Row((RELEASING,),   powered_off & nothing_to_erase & fault_reported,
                                                                         Finish(),                 BROKEN,        "FaultReported"),
     Row((RELEASING,),   untouched & powered_off & unclaimed & still_allocated,
                                                                         Finish(),                 ALLOCATED,     "NothingToErase"),
     Row((RELEASING,),   untouched & powered_off & unclaimed,            Finish(),                 READY,         "NothingToErase"),
-    Row((RELEASING,),   untouched & powered_off & erase_unwanted & still_allocated,
+    Row((RELEASING,),   powered_off & left_as_it_is & still_allocated,
                                                                         Finish(),                 ALLOCATED,     "EraseNotWanted"),
-    Row((RELEASING,),   untouched & powered_off & erase_unwanted,       Finish(),                 READY,         "EraseNotWanted"),
+    Row((RELEASING,),   powered_off & left_as_it_is,                    Finish(),                 READY,         "EraseNotWanted"),
     Row((RESCUE,),      doing(Op.END_RESCUE) & untouched & powered_off & came_from(DEPLOYED),
                                                                         BootDisk(),               STAY,          "BootingDisk"),
     Row((RESCUE,),      doing(Op.END_RESCUE) & untouched & powered_off, Finish(),                 RETURN,        "RescueEnded"),
@@ -273,9 +274,8 @@ TABLE: tuple[Row, ...] = (
     Row((DEPLOYING,),   in_ramdisk,                                     WriteImage(),             STAY,          "WritingImage"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & agent_heard & powered_on, PowerOff(stage=None),   STAY,          "LeavingRamdisk"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & powered_off,            BootDisk(),               STAY,          "BootingDisk"),
-    Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & kept_in_ramdisk,        Wait(),                   STAY,          THE_BMC_FAULT),
-    Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & by_hand,                Wait(),                   STAY,          "AwaitingStartFromDisk"),
-    Row((DEPLOYING,),   at_stage(S.BOOT_DISK),                          Wait(),                   STAY,          "AwaitingFirstBoot"),
+    Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & ~agent_heard & by_hand, Wait(),                   STAY,          "AwaitingStartFromDisk"),
+    Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & ~agent_heard,           Wait(),                   STAY,          "AwaitingFirstBoot"),
 
     # --- releasing: a machine that was never inspected is inspected first, so that it is known what to erase ----
     Row((RELEASING,),   in_ramdisk & hardware_unknown & inventory_kept, Advance(S.BOOT_RAMDISK),  STAY,          "InventoryKept"),
@@ -293,8 +293,6 @@ TABLE: tuple[Row, ...] = (
                                                                         Begin(Op.RELEASE),        STAY,          "ErasingDisks"),
     Row((RELEASING,),   at_stage(S.SHUT_DOWN) & powered_on,             PowerOff(stage=None),     STAY,          "ShuttingDown"),
     Row((RELEASING,),   shut_down & fault_reported,                     Finish(),                 BROKEN,        "FaultReported"),
-    Row((RELEASING,),   shut_down & ~erased & still_allocated,          Finish(),                 ALLOCATED,     "EraseNotWanted"),
-    Row((RELEASING,),   shut_down & ~erased,                            Finish(),                 READY,         "EraseNotWanted"),
     Row((RELEASING,),   shut_down & still_allocated,                    Finish(),                 ALLOCATED,     "DisksErased"),
     Row((RELEASING,),   shut_down,                                      Finish(),                 READY,         "DisksErased"),
 
@@ -342,6 +340,7 @@ TABLE: tuple[Row, ...] = (
     Row((ALLOCATED,),   unwanted,                                       Begin(Op.RELEASE),        RELEASING,     "DeploymentWithdrawn"),
     Row((ALLOCATED,),   ~still_allocated,                               Move(),                   READY,         "AllocationWithdrawn"),
     Row((ALLOCATED,),   deployment_wanted & live_machine,               Adopt(),                  DEPLOYED,      "Adopted"),
+    Row((ALLOCATED,),   deployment_wanted & no_bmc,                     Hold(),                   STAY,          "BMCMissing"),
     Row((ALLOCATED,),   deployment_wanted & deployment_obstructed,      Hold(),                   STAY,          THE_OBSTACLE),
     Row((ALLOCATED,),   deployment_wanted,                              Begin(Op.DEPLOY),         DEPLOYING,     "DeploymentDeclared"),
 

@@ -32,6 +32,14 @@ def test_a_deployed_machine_without_a_bmc_stays_so_and_says_what_it_needs(spec: 
     assert (decision.step, decision.reason, decision.status.phase) == (Hold(), "BMCMissing", Phase.DEPLOYED)
 
 
+def test_a_deployment_of_an_allocated_machine_without_a_bmc_is_not_begun_and_says_what_it_needs() -> None:
+    spec = declared(owner="search", image="debian-12", accepted=False, bmc=False)
+
+    decision = decide(world(Phase.ALLOCATED, spec, owner="search"))
+
+    assert (decision.step, decision.reason, decision.status.phase) == (Hold(), "BMCMissing", Phase.ALLOCATED)
+
+
 def test_a_missing_secret_is_waited_for_without_using_an_attempt() -> None:
     missing = Seen(bmc_fault=Fault(Blame.CONFIGURATION, "SecretMissing", "The Secret node-07-bmc does not exist."))
     waiting = attempt(OperationName.COMMISSION, number=2, since=2 * MINUTES, retry_in=-MINUTES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from tests.unit.lifecycle.worlds import CHECKSUM, NOW, attempt, declared, heard, installed, power_off, power_on, world
 
@@ -9,7 +11,7 @@ from rackwright.api.machine import Installed, OperationName, Phase
 from rackwright.lifecycle.decide import decide
 from rackwright.lifecycle.differences import configuration
 from rackwright.lifecycle.steps import BootDisk, PowerOff, Stage, Wait, WriteImage
-from rackwright.lifecycle.world import CommandState, Seen, World
+from rackwright.lifecycle.world import Blame, CommandState, Fault, Seen, World
 
 
 @pytest.mark.parametrize("stage", [Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE])
@@ -58,6 +60,21 @@ def test_a_ramdisk_that_still_reports_after_the_write_is_left_once_and_its_silen
     assert decide(at(still_there)).step == PowerOff(stage=None)
     assert decide(at(power_off())).step == BootDisk()
     assert decide(at(power_on())).step == Wait()
+
+
+def test_a_ramdisk_that_cannot_be_left_for_a_silent_bmc_is_not_said_to_be_a_system_that_does_not_call() -> None:
+    spec, silent = declared(owner="search", image="debian-12"), Fault(Blame.BMC, "BMCUnreachable", "It is silent.")
+
+    def after(time: timedelta) -> World:
+        written = attempt(OperationName.DEPLOY, Stage.BOOT_DISK, since=time)
+        seen = Seen(bmc_fault=silent, agent=heard(command=CommandState.SUCCEEDED))
+        return world(Phase.DEPLOYING, spec, seen, owner="search", installed=installed(came_up=False), operation=written)
+
+    at_once, late = decide(after(timedelta())), decide(after(timedelta(minutes=30)))
+
+    assert (at_once.step, at_once.reason) == (Wait(), "BMCUnreachable")
+    assert late.failure is not None
+    assert late.failure.reason == "BMCUnreachable"
 
 
 @pytest.mark.parametrize("stage", [Stage.BOOT_DISK, Stage.WRITE_IMAGE], ids=["as meant", "by a reset after the write"])

@@ -203,7 +203,19 @@ def test_a_release_that_is_told_not_to_erase_while_the_ramdisk_runs_erases_nothi
     released = decide(off.with_status(shutting_down.status))
 
     assert released.status.phase is Phase.READY
+    assert [t.reason for t in released.transitions] == ["EraseNotWanted"]
     assert [e.method for e in released.status.erasure] == ["None"]
+
+
+@pytest.mark.parametrize("stage", [Stage.BOOT_RAMDISK, Stage.ERASE_DISKS])
+def test_a_release_that_is_told_not_to_erase_after_its_ramdisk_lost_power_boots_no_other(stage: Stage) -> None:
+    spec = declared(release={"erase": "None"})
+    off = attempt(RELEASE, stage)
+
+    decision = decide(world(Phase.RELEASING, spec, power_off(), owner="search", installed=installed(), operation=off))
+
+    assert decision.status.phase is Phase.READY
+    assert [e.method for e in decision.status.erasure] == ["None"]
 
 
 def test_a_release_that_was_told_not_to_erase_and_then_to_erase_after_all_begins_anew() -> None:

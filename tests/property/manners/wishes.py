@@ -1,0 +1,69 @@
+"""Manners: what people wish of a machine at rest is done, or the machine says what keeps it from that."""
+
+from __future__ import annotations
+
+from tests.property.manners.open_wishes import NEED_BMC, NEED_IMAGE, open_wishes
+from tests.property.manners.passes import RESTING, at_liberty, begun, goes_first_to, is_at, same_attempt, unhindered
+from tests.property.rig import Moment
+
+from rackwright.api.machine import OperationName, Phase
+from rackwright.lifecycle.guards import (
+    deployment_obstructed,
+    evidence_stale,
+    no_bmc,
+    recommission_triggered,
+    reinstall_triggered,
+    rescue_wanted,
+    retry_not_due,
+)
+from rackwright.lifecycle.steps import Hold, Rest
+
+
+def who_rests_has_no_wish_left(moment: Moment) -> None:
+    """What you can do in a phase is done at the next pass.
+
+    Or what is declared can't be done without a BMC, or what the deployment names isn't right: the machine says so.
+    """
+    world, step = moment.world.with_status(moment.after), moment.decision.step
+    if not at_liberty(moment) or world.deleting or moment.fault is not None or not isinstance(step, Rest | Hold):
+        return
+    wishes, obstacle = open_wishes(world), None
+    if wishes & NEED_IMAGE and world.seen.obstacle is not None:
+        obstacle = world.seen.obstacle.reason
+    if wishes & NEED_BMC and no_bmc(world):
+        obstacle = "BMCMissing"
+    if obstacle is not None:
+        assert isinstance(step, Hold), f"{wishes} can't be done, and nobody is told"
+        assert moment.decision.reason == obstacle, f"{moment.decision.reason}, not {obstacle}"
+    else:
+        assert not wishes, f"it rests as {moment.decision.reason}, and spec wishes {', '.join(sorted(wishes))}"
+
+
+def what_can_not_be_done_is_not_begun(moment: Moment) -> None:
+    """Nothing was done to the machine, and it goes on as soon as that is right."""
+    world, operation = moment.world, begun(moment)
+    if is_at(moment, *RESTING) and no_bmc(world):
+        impossible = {OperationName.RESCUE, OperationName.DEPLOY, OperationName.RESTART}
+        if is_at(moment, Phase.DEPLOYED):
+            impossible.add(OperationName.RELEASE)
+        assert operation not in impossible, f"{operation} is begun without a BMC"
+    if operation is OperationName.DEPLOY and deployment_obstructed(world):
+        assert is_at(moment, Phase.DEPLOYING), "a deployment is begun that can't be done"
+
+
+def a_new_trigger_tries_at_once(moment: Moment) -> None:
+    """To try again at once: commissioning and Failed with a new `spec.commissioning.trigger`, deploying with its own.
+
+    Recommissioning is the way out of Failed, whatever else is wished.
+    """
+    world = moment.world
+    if not unhindered(moment):
+        return
+    waiting = retry_not_due(world)
+    if waiting and is_at(moment, Phase.COMMISSIONING) and recommission_triggered(world):
+        assert not same_attempt(moment), "the trigger waits for the next attempt's time"
+    if waiting and is_at(moment, Phase.DEPLOYING) and reinstall_triggered(world):
+        assert not same_attempt(moment), "the trigger waits for the next attempt's time"
+    if is_at(moment, Phase.FAILED) and recommission_triggered(world):
+        sooner = rescue_wanted(world) or evidence_stale(world)
+        assert sooner or goes_first_to(moment, Phase.COMMISSIONING), "it isn't recommissioned"
