@@ -17,6 +17,9 @@ import kopf
 from rackwright.api import GROUP, VERSION
 from rackwright.kube import PAGE, SILENCE_SECONDS
 
+WIND_UP_SECONDS = 2.0
+"""How long kopf may take to end, once it is to."""
+
 Seen = Callable[[Mapping[str, Any], bool], None]
 """Told of an object's JSON, and whether it was deleted."""
 
@@ -50,10 +53,21 @@ async def watch(
 
     kopf.on.event(GROUP, VERSION, "baremetalmachines", id="machine", registry=registry)(tells(machine))
     kopf.on.event(GROUP, VERSION, "operatingsystemimages", id="image", registry=registry)(tells(image))
-    others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(registry=registry, settings=_settings(silence), clusterwide=True, stop_flag=stop)
     started()
-    await kopf.run_tasks(tasks, ignored=others)
+    # Not kopf's run_tasks: when a watch has failed, that cancels whatever goes on in this process, and waits for it.
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=WIND_UP_SECONDS)
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # seen: it is told below, or was told by kopf
+    for error in filter(None, ended):
+        raise error
 
 
 @dataclass(frozen=True, kw_only=True)
