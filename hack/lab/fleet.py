@@ -34,13 +34,14 @@ class Known:
     phase: str
     power: str
     rests: bool
-    """Nothing is under way, and status answers spec as it was last declared."""
+    """It is Ready: nothing is under way or left to say, and status answers spec as it was last declared."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any], declared: int) -> Known:
         """From the API server's JSON, and the generation of spec that was declared last."""
         status, generation = record.get("status", {}), record["metadata"]["generation"]
-        rests = "operation" not in status and status.get("observedGeneration") == generation >= declared
+        ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
+        rests = ready and "operation" not in status and status.get("observedGeneration") == generation >= declared
         return cls(status.get("phase", ""), status.get("power", ""), rests)
 
 

@@ -281,7 +281,6 @@ class Operator:
             stop=watching,
             started=partial(_catch_signals, stop),
             silence=self._settings.silence,
-            trace=traced(self._metrics.request),
         )
 
     async def _resync(self) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 import kopf
 
 from rackwright.api import GROUP, VERSION
@@ -31,19 +29,16 @@ async def watch(
     stop: asyncio.Event,
     started: Callable[[], None],
     silence: float = SILENCE_SECONDS,
-    trace: aiohttp.TraceConfig | None = None,
 ) -> None:
     """Watch machines and images in all namespaces until `stop` is set; anew whenever a watch is silent for so long.
 
-    `started` is called once kopf runs: by then it has taken SIGINT and SIGTERM for itself. `trace` is told of each
-    request.
+    `started` is called once kopf runs: by then it has taken SIGINT and SIGTERM for itself.
     """
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def login(**arguments: Any) -> kopf.AiohttpSession | None:
-        found = kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
-        return _session(found, trace) if found is not None else None
+    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
 
     def tells(seen: Seen) -> Callable[..., Awaitable[None]]:
         async def handler(event: kopf.RawEvent, **_: Any) -> None:  # a plain function kopf would call in a thread
@@ -68,33 +63,6 @@ async def watch(
                 task.exception()  # seen: it is told below, or was told by kopf
     for error in filter(None, ended):
         raise error
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Session(kopf.AiohttpSession):
-    """Two are the same if their credentials are: what the API server refused kopf doesn't try again and again."""
-
-    aiohttp_session: aiohttp.ClientSession = field(compare=False, repr=False)
-    found: kopf.ConnectionInfo = field(repr=False)
-
-
-def _session(found: kopf.ConnectionInfo, trace: aiohttp.TraceConfig | None) -> kopf.AiohttpSession:
-    """What kopf makes of credentials by itself, but that its requests are told of; kopf closes it."""
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=found.as_ssl_context()),
-        headers=found.as_http_headers(),
-        proxy=found.proxy_url,
-        trust_env=found.trust_env,
-        trace_configs=[trace] if trace is not None else None,
-    )
-    return _Session(
-        server=found.server,
-        default_namespace=found.default_namespace,
-        priority=found.priority,
-        expiration=found.expiration,
-        aiohttp_session=session,
-        found=found,
-    )
 
 
 def _settings(silence: float) -> kopf.OperatorSettings:

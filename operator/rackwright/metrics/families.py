@@ -196,7 +196,7 @@ UNHEARD = Family(
 REQUESTS = Family(
     "rackwright_api_requests_total",
     Kind.COUNTER,
-    "Requests to the API server by the status code of the answer; none: there was no answer.",
+    "Requests to the API server by the status code of the answer, kopf's watches aside; none: there was no answer.",
     {"verb": VERBS, "resource": (*RESOURCES, ELSEWHERE), "code": (*CODES, ELSEWHERE, NO_ANSWER)},
 )
 REQUEST_DURATION = Family(

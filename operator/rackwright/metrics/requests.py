@@ -1,4 +1,4 @@
-"""Counts requests to the API server where they are made: in the HTTP sessions, our own and kopf's."""
+"""Counts requests to the API server where they are made: in our own HTTP sessions. kopf's watches have their own."""
 
 from __future__ import annotations
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import aiohttp
-import kopf
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from yarl import URL
 
-from rackwright import handlers
 from rackwright.metrics.requests import request, traced
 
 BASE = "/apis/metal.rackwright.io/v1alpha1"
@@ -68,19 +66,3 @@ async def test_every_answer_is_counted_and_so_is_none() -> None:
         ("list", "baremetalmachines", "404"),
         ("get", "baremetalmachines", "none"),
     ]
-
-
-async def test_credentials_that_were_refused_are_known_again_by_kopf() -> None:
-    """Else it would log in with them for ever, without a pause."""
-
-    def found(token: str) -> kopf.ConnectionInfo:
-        return kopf.ConnectionInfo(server="https://10.0.0.1:6443", token=token, insecure=True)
-
-    first, same, other = (handlers._session(found(token), None) for token in ("hunter2", "hunter2", "other"))
-    try:
-        assert first == same
-        assert first != other
-        assert "hunter2" not in repr(first)
-    finally:
-        for each in (first, same, other):
-            await each.aiohttp_session.close()
