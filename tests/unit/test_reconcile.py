@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.simulated.rack import merged
 
 from rackwright import fence
 from rackwright.api.machine import BareMetalMachineSpec, HardwareSummary, Power
@@ -41,19 +42,6 @@ VALUES = st.recursive(
 )
 OBJECTS = st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=4)
 """JSON objects without null, as status is stored."""
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """RFC 7396's own pseudocode."""
-    if not isinstance(patch, Mapping):
-        return patch
-    result = dict(target) if isinstance(target, Mapping) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merged(result.get(name), value)
-    return result
 
 
 @given(OBJECTS, OBJECTS)
