@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 from lab import controlplane, fleet, installation, usage
 from lab.console import stage
-from lab.controlplane import Requests
 from lab.controlplane_services import services
 from lab.fleet import Fleet
 from lab.installation import Operated
@@ -28,8 +27,7 @@ PORT = 18080
 ARGUMENTS = ("--allow-simulated", "--log-level", "warning", "--max-concurrent-deployments", "0")
 """Machines that answer at once need no turns to install."""
 FAST, HANGING = "simulated://fast", "simulated://fast?hang=1"
-OURS = {"baremetalmachines", "hardwareinventories", "operatingsystemimages", "secrets", "events"}
-"""What the operator asks the API server about; its Lease aside."""
+READS = ("get", "list")
 WISHES = 200
 """Changes that are made one after the other, to see how soon each is acted upon."""
 HANGS = 10
@@ -78,19 +76,14 @@ class Bench:
         figures = Figures()
         with stage(f"{self.count} machines: {say}") as shown:
             self.say = shown.say
-            asked, before = self.fleet.asked.copy(), self._usage()
-            counted = controlplane.requests_by_verb(self.here.plane)
+            asked, before = self.here.audit(), self._usage()
             begun = time.monotonic()
             yield figures
             figures.wall = figures.wall or time.monotonic() - begun
             after = self._usage()
             figures.operator, figures.server = after.operator - before.operator, after.server - before.server
             figures.peak = after.peak
-            ours = self.fleet.asked - asked
-            for key, total in controlplane.requests_by_verb(self.here.plane).items():
-                left = total - counted.get(key, 0) - ours.get(key, 0)
-                if left > 0 and key.resource in OURS and key.verb != "WATCH":
-                    figures.requests[_named(key)] = round(left / self.count, 3)
+            figures.requests = {what: round(each / self.count, 3) for what, each in asked.so_far().items()}
         self.results[name] = figures
 
     def _usage(self) -> Usage:
@@ -103,10 +96,6 @@ class Bench:
         if len(names) == len(self.fleet.machines) or not self.fleet.machines:
             return await self.fleet.until(lambda: self.fleet.resting[phase] == len(names), patience, self.say)
         return await self.fleet.until(lambda: self.fleet.rest(names, phase) == len(names), patience, self.say)
-
-
-def _named(key: Requests) -> str:
-    return f"{key.verb} {key.resource}{'/' + key.subresource if key.subresource else ''}"
 
 
 @asynccontextmanager
@@ -185,7 +174,7 @@ async def idle(it: Bench, seconds: float) -> None:
         await asyncio.sleep(seconds)  # what is measured is how little happens meanwhile
     figures.further["percent of a core"] = 100 * figures.operator / seconds
     figures.further["writes"] = it.count * sum(
-        each for name, each in figures.requests.items() if not name.startswith(("GET", "LIST"))
+        each for name, each in figures.requests.items() if not name.startswith(READS)
     )
 
 
@@ -194,19 +183,15 @@ async def restarted(it: Bench) -> None:
     it.here.operator.stop()
     with stage(f"{it.count} machines: operator started again") as shown:
         it.say = shown.say
-        counted = controlplane.requests_by_verb(it.here.plane)
+        asked = it.here.audit()
         begun = time.monotonic()
         await asyncio.to_thread(start_operator, it.here, it.arguments)
         ready = time.monotonic() - begun
         await asyncio.to_thread(_until_looked_at, it.count)
         wall = time.monotonic() - begun
         after = it._usage()  # noqa: SLF001 (of the operator's whole life so far: it is new)
-        writes = {
-            _named(key): total - counted.get(key, 0)
-            for key, total in controlplane.requests_by_verb(it.here.plane).items()
-            if key.resource in OURS and key.verb not in ("GET", "LIST", "WATCH")
-        }
-        further = {"seconds until ready": ready, "writes": float(sum(writes.values()))}
+        writes = sum(count for what, count in asked.so_far().items() if not what.startswith(READS))
+        further = {"seconds until ready": ready, "writes": float(writes)}
         it.results["restarted"] = Figures(wall, after.operator, 0.0, after.peak, {}, further)
 
 

@@ -20,7 +20,7 @@ from typing import Any, assert_never
 from lab import controlplane_build, kind_cluster, kubectl
 from lab import controlplane_services as services
 from lab.console import tell
-from lab.controlplane_access import ControlPlane, Requests, requests_by_verb, service_account_kubeconfig
+from lab.controlplane_access import ControlPlane, service_account_kubeconfig
 from lab.controlplane_build import programs
 from lab.controlplane_choice import Kind, Surroundings, choose, look_around
 from lab.controlplane_record import Record, one_at_a_time, run_folder, state_folder
@@ -29,7 +29,7 @@ from lab.paths import run_dir, state_dir
 from lab.private import write_private
 from lab.system import Room
 
-__all__ = ["ControlPlane", "Requests", "check", "down", "find", "requests_by_verb", "service_account_kubeconfig", "up"]
+__all__ = ["ControlPlane", "check", "down", "find", "service_account_kubeconfig", "up"]
 
 
 def up(name: str, *, current: str | None = None) -> ControlPlane:

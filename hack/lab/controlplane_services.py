@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import secrets
 import ssl
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
-from lab import kubectl, system
+from lab import audit, kubectl, system
 from lab.console import stage, tell
 from lab.controlplane_choice import Kind
 from lab.controlplane_record import Record, run_folder, state_folder
@@ -82,6 +83,8 @@ def start(name: str, record: Record) -> None:
     if not tokens.exists():
         write_private(tokens, f'{secrets.token_urlsafe(32)},admin,admin,"system:masters"\n')
     certificate, kubeconfig = state / "certificates/apiserver.crt", run / "kubeconfig"
+    policy = run / "audit-policy.json"
+    policy.write_text(json.dumps(audit.POLICY))
     with stage(f"start control plane {name}", "4 s"):
         etcd.start(
             [
@@ -105,6 +108,8 @@ def start(name: str, record: Record) -> None:
                 f"--cert-dir={certificate.parent}",
                 f"--token-auth-file={tokens}",
                 "--authorization-mode=RBAC",
+                f"--audit-policy-file={policy}",
+                f"--audit-log-path={audit.log_of(name)}",
                 "--service-cluster-ip-range=10.0.0.0/24",
                 "--endpoint-reconciler-type=none",
                 f"--service-account-issuer=https://{_HOST}",

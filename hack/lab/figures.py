@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections import Counter
 
-from lab import controlplane, installation
+from lab import installation, usage
 from lab.console import TIMES, stage
-from lab.controlplane import Requests
 from lab.errors import Unfit
 from lab.follow import follow
-from lab.installation import Installation
 from lab.paths import REPOSITORY
-from lab.process import Service
 from lab.samples import DECLARED, DEPLOYED
 
 NODE = "node-01"
-OURS = {"baremetalmachines", "hardwareinventories", "operatingsystemimages", "secrets", "events"}
+WAYS = (
+    ("declared → Ready", DECLARED, "Ready", 1200),
+    ("Ready → Deployed", DEPLOYED, "Deployed", 1800),
+    ("Deployed → Ready", DECLARED, "Ready", 1800),
+)
+"""What is applied, the phase that it leads to, and the seconds after which that is given up."""
 
 
 def measure(name: str) -> dict[str, dict[str, object]]:
@@ -31,29 +28,21 @@ def measure(name: str) -> dict[str, dict[str, object]]:
     with stage("installation"):
         here = installation.up(name)
     requests: dict[str, object] = {}
-    with stage(f"{NODE}: declared → Ready") as shown:
-        before = _apply(here, DECLARED)
-        follow(here, NODE, until=["Ready"], seconds=1200, say=shown.say)
-        requests |= _difference("declared → Ready", before, controlplane.requests_by_verb(here.plane))
-    with stage(f"{NODE}: allocated and deployed → Deployed") as shown:
-        before = _apply(here, DEPLOYED)
-        follow(here, NODE, until=["Deployed"], seconds=1800, say=shown.say)
-        requests |= _difference("Ready → Deployed", before, controlplane.requests_by_verb(here.plane))
-    with stage(f"{NODE}: withdrawn → Ready") as shown:
-        before = _apply(here, DECLARED)
-        follow(here, NODE, until=["Ready"], seconds=1800, say=shown.say)
-        requests |= _difference("Deployed → Ready", before, controlplane.requests_by_verb(here.plane))
-    process = Path(f"/proc/{here.operator.require()}")
-    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-    ticks = sum(map(int, (process / "stat").read_text().rpartition(")")[2].split()[11:13]))
+    for way, sample, phase, seconds in WAYS:
+        with stage(f"{NODE}: {way}") as shown:
+            asked = here.audit()
+            here.apply_sample(sample)
+            follow(here, NODE, until=[phase], seconds=seconds, say=shown.say)
+            requests[way] = _told(asked.so_far())
+    pid = here.operator.require()
     return {
-        "machine": _machine(),
+        "machine": usage.host(),
         "seconds": {title: round(seconds, 1) for title, seconds in TIMES.items()},
         "API requests, Events included": requests,
         "operator": {
-            "resident memory at the end, MiB": int(status["VmRSS"].split()[0]) // 1024,
-            "resident memory at most, MiB": int(status["VmHWM"].split()[0]) // 1024,
-            "processor seconds": round(ticks / os.sysconf("SC_CLK_TCK"), 1),
+            "resident memory at the end, MiB": usage.memory(pid) // 2**20,
+            "resident memory at most, MiB": usage.peak_memory(pid) // 2**20,
+            "processor seconds": round(usage.processor_seconds(pid), 1),
         },
     }
 
@@ -67,47 +56,13 @@ def stages_of_demo(name: str) -> dict[str, dict[str, object]]:
     seconds = {title: round(seconds, 1) for title, seconds in recorded["seconds"].items()}
     products: dict[str, object] = dict.fromkeys(recorded["built"], "built") or {"everything": "cached"}
     return {
-        "machine": _machine(),
+        "machine": usage.host(),
         "products": products,
         "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
     }
 
 
-def _machine() -> dict[str, object]:
-    return {"cores": os.cpu_count() or 0, "processor": _processor(), "kernel": platform.release()}
-
-
-def _apply(here: Installation, which: str) -> dict[Requests, int]:
-    """Apply a sample while the operator is paused; what was asked of the API server until then."""
-    with _paused(here.operator):
-        here.apply_sample(which)
-        return controlplane.requests_by_verb(here.plane)
-
-
-@contextmanager
-def _paused(operator: Service) -> Iterator[None]:
-    operator.require()
-    operator.kill(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        operator.kill(signal.SIGCONT)
-
-
-def _difference(title: str, before: dict[Requests, int], after: dict[Requests, int]) -> dict[str, object]:
-    """What the operator asked for between two readings, without its watches and the Lease."""
-    counted = {
-        key: count - before.get(key, 0)
-        for key, count in after.items()
-        if key.resource in OURS and key.verb not in ("WATCH", "LIST") and count > before.get(key, 0)
-    }
-    detail = ", ".join(
-        f"{count} {key.verb} {key.resource}{'/' + key.subresource if key.subresource else ''}"
-        for key, count in sorted(counted.items(), key=str)
-    )
-    return {title: f"{sum(counted.values())} ({detail})"}
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+def _told(requests: Counter[str]) -> str:
+    """Without listings, which are about all machines together."""
+    counted = {what: count for what, count in sorted(requests.items()) if not what.startswith("list")}
+    return f"{sum(counted.values())} ({', '.join(f'{count} {what}' for what, count in counted.items())})"

@@ -17,7 +17,7 @@ from typing import Any
 
 from kubernetes.aio import client, config, watch
 
-from lab.controlplane import ControlPlane, Requests
+from lab.controlplane import ControlPlane
 from lab.errors import Unfit
 from lab.installation import MACHINES
 
@@ -51,8 +51,6 @@ class Fleet:
 
     custom: client.CustomObjectsApi
     machines: dict[str, Known] = field(default_factory=dict)
-    asked: Counter[Requests] = field(default_factory=Counter)
-    """What this program asked of the API server, to be taken off what it counted."""
     resting: Counter[str] = field(default_factory=Counter)
     """How many rest, by phase."""
     _declared: dict[str, int] = field(default_factory=dict)
@@ -120,7 +118,6 @@ class Fleet:
                 "spec": specs[name],
             }
             await self.custom.create_namespaced_custom_object(GROUP, VERSION, MACHINES, PLURAL, body)
-            self.asked[Requests("POST", GROUP, PLURAL, "")] += 1
 
         await _side_by_side(one, list(specs))
 
@@ -134,7 +131,6 @@ class Fleet:
             self._declared[name] = record["metadata"]["generation"]
             if self.machines[name].rests:
                 self._put(name, Known.of(record, self._declared[name]))  # what was known is out of date
-            self.asked[Requests("PATCH", GROUP, PLURAL, "")] += 1
 
         await _side_by_side(one, names)
 

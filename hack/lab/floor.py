@@ -265,38 +265,38 @@ class Store:
 
     async def patch_status(self, plural: str, _namespace: str, name: str, body: JSON) -> JSON:
         """Merge it into the version that it names."""
-        return self._patched(f"PATCH {plural}/status", name, body["metadata"], {"status": body["status"]})
+        return self._patched(f"patch {plural}/status", name, body["metadata"], {"status": body["status"]})
 
     async def patch_metadata(self, plural: str, _namespace: str, name: str, metadata: JSON) -> JSON:
         """The same for finalizers and annotations."""
         wanted = {key: value for key, value in metadata.items() if key not in ("uid", "resourceVersion")}
-        return self._patched(f"PATCH {plural}", name, metadata, {"metadata": wanted})
+        return self._patched(f"patch {plural}", name, metadata, {"metadata": wanted})
 
     async def apply(self, plural: str, _namespace: str, _name: str, body: JSON) -> None:
         """Keep an inventory."""
-        self.requests[f"APPLY {plural}"] += 1
+        self.requests[f"patch {plural}"] += 1
         with self._apart():
             self.inventories[body["metadata"]["name"]] = _encoded(body)
 
     async def get(self, plural: str, _namespace: str, name: str) -> JSON | None:
         """A record or an inventory."""
-        self.requests[f"GET {plural}"] += 1
+        self.requests[f"get {plural}"] += 1
         stored = (self.records if plural == "baremetalmachines" else self.inventories).get(name)
         return None if stored is None else json.loads(stored)
 
     async def secret(self, _namespace: str, _name: str) -> Secret | None:
         """There is none: simulated BMCs have no account."""
-        self.requests["GET secrets"] += 1
+        self.requests["get secrets"] += 1
         return None
 
     async def create_event(self, _namespace: str, _body: JSON) -> str:
         """Nobody reads them."""
-        self.requests["POST events"] += 1
-        return f"event-{self.requests['POST events']}"
+        self.requests["create events"] += 1
+        return f"event-{self.requests['create events']}"
 
     async def patch_event(self, _namespace: str, _name: str, _body: JSON) -> None:
         """One that says the same once more."""
-        self.requests["PATCH events"] += 1
+        self.requests["patch events"] += 1
 
     def _patched(self, request: str, name: str, guard: JSON, patch: JSON) -> JSON:
         self.requests[request] += 1

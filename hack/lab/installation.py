@@ -18,6 +18,7 @@ from typing import Any
 
 from lab import controlplane, footprint, osimage, ramdisk, samples, venv
 from lab import rack as racks
+from lab.audit import Audit
 from lab.cache import BUILT
 from lab.console import TIMES
 from lab.controlplane import ControlPlane
@@ -53,6 +54,10 @@ class Operated:
     def operator(self) -> Service:
         """The operator's process."""
         return Service("operator", _run(self.name))
+
+    def audit(self) -> Audit:
+        """What the operator asks of the API server from now on."""
+        return Audit(self.plane, NAMESPACE, ACCOUNT)
 
     def install(self) -> None:
         """Apply the CRDs and the operator's rights."""

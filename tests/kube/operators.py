@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +30,7 @@ from tests.kube.metal import BOOTED, Metal, ScriptedMachine, base64_of, credenti
 from tests.kube.wire import Wire
 
 from lab import controlplane, kubectl
+from lab.audit import Audit
 from lab.controlplane import ControlPlane
 from lab.paths import REPOSITORY
 from lab.private import write_private
@@ -554,6 +555,10 @@ class Site:
         first = self.operator
         return Operator(first.kubeconfig, first.folder, port, first.base_url, first.arguments)
 
+    def audit(self) -> Audit:
+        """What the operator asks of the API server from now on."""
+        return Audit(self.plane, SYSTEM, ACCOUNT)
+
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """What kubectl prints, for this namespace."""
         done = self.plane.ctl("-n", self.namespace, *arguments, stdin=stdin)
@@ -747,26 +752,3 @@ def moment(text: str) -> datetime:
 def elapsed(since: float) -> float:
     """Seconds by the monotonic clock."""
     return time.monotonic() - since
-
-
-def operator_requests(before: Mapping[controlplane.Requests, int], after: Mapping[controlplane.Requests, int]) -> JSON:
-    """What the operator asked of the API server between two readings, without watches, listings and the Lease.
-
-    The API server counts for everybody together. A GET of a machine is the garbage collector's, who looks up an
-    inventory's owner: the operator never does that. Whatever deletes is its work too, and the namespace controller's,
-    who may still clear an earlier test's namespace: the operator hasn't got the right to.
-    """
-    counted: JSON = {}
-    for request in after:
-        asked = after[request] - before.get(request, 0)
-        ours = request.group in (GROUP, "events.k8s.io") or request.resource == "secrets"
-        collector = (request.verb, request.resource) == ("GET", "baremetalmachines")
-        if asked and ours and not collector and request.verb not in ("WATCH", "LIST", "DELETE", "DELETECOLLECTION"):
-            resource = "/".join(part for part in (request.resource, request.subresource) if part)
-            counted[f"{request.verb} {resource}"] = asked
-    return counted
-
-
-def total(counted: Mapping[str, int], but: Collection[str] = ()) -> int:
-    """The sum of such counts."""
-    return sum(count for request, count in counted.items() if request not in but)

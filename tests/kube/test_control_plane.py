@@ -8,7 +8,6 @@ import shlex
 import stat
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from lab import controlplane
-from lab.controlplane import ControlPlane, Requests
-from lab.controlplane_access import sum_requests
+from lab.audit import Audit
+from lab.controlplane import ControlPlane
 from lab.controlplane_build import MODULE, build_flags, needed_go
 from lab.controlplane_choice import Choice, Kind, Surroundings, choose, look_around
 from lab.controlplane_services import services
@@ -337,31 +336,31 @@ def test_a_token_of_an_account_that_is_not_there_is_refused(
         controlplane.service_account_kubeconfig(control_plane, namespace, "nobody", tmp_path / "nobody")
 
 
-def test_requests_are_counted_by_verb_and_resource(control_plane: ControlPlane, namespace: str) -> None:
-    before = Counter(controlplane.requests_by_verb(control_plane))
+def test_requests_are_counted_by_verb_and_resource_for_one_account(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    def account(name: str) -> Kubectl:
+        assert control_plane.ctl("create", "serviceaccount", name, "-n", namespace).returncode == 0
+        kubeconfig = controlplane.service_account_kubeconfig(control_plane, namespace, name, tmp_path / name)
+        return replace(control_plane, kubeconfig=kubeconfig).ctl
+
+    binding = ("create", "rolebinding", "edits", "--clusterrole=edit", f"--group=system:serviceaccounts:{namespace}")
+    assert control_plane.ctl(*binding, "-n", namespace).returncode == 0
+    measured, another = account("measured"), account("another")
+    assert wait_until(lambda: measured("get", "configmaps").returncode == 0, 30)
+    audit = Audit(control_plane, namespace, "measured")
     for name in ("a", "b", "c"):
-        assert (
-            control_plane.ctl("create", "role", name, "--verb=get", "--resource=pods", "-n", namespace).returncode == 0
-        )
-    happened = Counter(controlplane.requests_by_verb(control_plane)) - before
-    assert happened[Requests("POST", "rbac.authorization.k8s.io", "roles", "")] == 3
+        for who in (measured, another, control_plane.ctl):
+            who("create", "configmap", name, "-n", namespace)
+    assert measured("patch", "configmap", "a", "--type=merge", "-p", '{"data": {"k": "v"}}').returncode == 0
+    asked = {"create configmaps": 3, "get configmaps": 1, "patch configmaps": 1}
+    assert wait_until(lambda: audit.so_far() == asked, 10), audit.so_far()
+    assert Audit(control_plane, namespace, "measured").so_far() == {}
 
 
-def counted(value: str, *, code: str, subresource: str, verb: str, metric: str = "apiserver_request_total") -> str:
-    """A line of /metrics about Pods."""
-    what = f'group="",resource="pods",scope="resource",subresource="{subresource}",verb="{verb}",version="v1"'
-    return f'{metric}{{code="{code}",component="apiserver",dry_run="",{what}}} {value}\n'
-
-
-def test_requests_are_summed_over_what_does_not_matter() -> None:
-    sums = sum_requests(
-        "# TYPE apiserver_request_total counter\n"
-        + counted("3", code="200", subresource="status", verb="PATCH")
-        + counted("2", code="409", subresource="status", verb="PATCH")
-        + counted("1.2e+06", code="200", subresource="", verb="GET")
-        + counted("9", code="200", subresource="", verb="GET", metric="apiserver_request_terminations_total")
-    )
-    assert sums == {Requests("PATCH", "", "pods", "status"): 5, Requests("GET", "", "pods", ""): 1_200_000}
+def test_where_there_is_no_audit_log_nothing_is_counted(control_plane: ControlPlane) -> None:
+    with pytest.raises(Unfit, match=r"Control plane other \(built\) keeps no audit log here"):
+        Audit(replace(control_plane, name="other"), "default", "default")
 
 
 # --- the build ----------------------------------------------------------------------------------------------------

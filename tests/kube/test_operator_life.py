@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from tests.kube.metal import BOOTED
@@ -16,28 +15,26 @@ from tests.kube.operators import (
     Machine,
     Site,
     condition,
-    operator_requests,
     site,
-    total,
 )
 
-from lab import controlplane
+from lab.audit import Audit
 from lab.controlplane import ControlPlane
 from lab.process import wait_until
 
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f you@example.org"
-INTO_THE_POOL = {
-    "PATCH baremetalmachines": 1,
-    "PATCH baremetalmachines/status": 3,
-    "APPLY hardwareinventories": 1,
-    "POST events": 2,
-}
-DEPLOYMENT = {"PATCH baremetalmachines": 1, "PATCH baremetalmachines/status": 4, "POST events": 2}
+INTO_THE_POOL = Counter({
+    "patch baremetalmachines": 1,
+    "patch baremetalmachines/status": 3,
+    "patch hardwareinventories": 1,
+    "create events": 2,
+})  # fmt: skip
+DEPLOYMENT = Counter({"patch baremetalmachines": 1, "patch baremetalmachines/status": 4, "create events": 2})
 """What these cost the API server, however busy the host is. Secrets come on top: a BMC's is read once, and for several
 machines that name it once in minutes; user data are looked at when a deployment begins and when they are written."""
-SECRETS = "GET secrets"
+SECRETS = "get secrets"
 USER_DATA = "#cloud-config\nwrite_files: [{path: /etc/motd, content: the-tenants-own-words}]\n"
 
 
@@ -59,52 +56,42 @@ def node(here: Site) -> Machine:
     return here.machine("node-01")
 
 
-def requests(here: Site) -> dict[controlplane.Requests, int]:
-    """The API server's counts while the operator holds still: what a test asks for then isn't counted as its doing."""
-    return controlplane.requests_by_verb(here.plane)
-
-
-@contextmanager
-def still(here: Site) -> Iterator[None]:
-    """The operator holds still in this context."""
-    here.operator.send(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        here.operator.send(signal.SIGCONT)
-
-
-def settled(here: Site, node: Machine, phase: str) -> None:
-    """Wait until the machine is in a phase and Ready, and nothing more is written about it for a moment."""
+def settled(node: Machine, phase: str, audit: Audit) -> Counter[str]:
+    """Wait until the machine is in a phase and Ready, and the operator is silent for a moment; what it asked."""
     node.until(
         lambda s: s.get("phase") == phase and condition(s, "Ready")["status"] == "True", f"was {phase} and Ready"
     )
     counts = [-1, -2]
 
     def quiet() -> bool:
-        counts.append(total(operator_requests({}, requests(here))))
+        counts.append(audit.so_far().total())
         return counts[-1] == counts[-2]
 
     assert wait_until(quiet, PATIENCE, every=1.0)
+    return about_machines(audit)
 
 
-def besides_secrets(here: Site, before: Mapping[controlplane.Requests, int]) -> dict[str, int]:
-    """What the operator asked for since then; how often it read the Secret that machines share is chance."""
-    asked = operator_requests(before, requests(here))
-    return {what: count for what, count in asked.items() if what != SECRETS}
+def about_machines(audit: Audit) -> Counter[str]:
+    """Without listings, which come round by themselves."""
+    return Counter({what: count for what, count in audit.so_far().items() if not what.startswith("list")})
+
+
+def besides_secrets(audit: Audit) -> Counter[str]:
+    """How often the operator read the Secret that machines share is chance."""
+    asked = about_machines(audit)
+    del asked[SECRETS]
+    return asked
 
 
 # One machine, whose story the tests tell in order.
 
 
 def test_a_declared_machine_is_commissioned_and_ready(here: Site, node: Machine) -> None:
-    with still(here):
-        node.declare()
-        before = requests(here)
-    settled(here, node, "Ready")
-    asked = operator_requests(before, requests(here))
-    print(f"\nAPI requests from declared to Ready: {total(asked)} {asked}")
-    assert asked == INTO_THE_POOL | {SECRETS: 1}
+    audit = here.audit()
+    node.declare()
+    asked = settled(node, "Ready", audit)
+    print(f"\nAPI requests from declared to Ready: {asked.total()} {asked}")
+    assert asked == INTO_THE_POOL + Counter({SECRETS: 1})
     assert node.phases() == ["Commissioning", "Ready"]
     assert not node.metal.on
     assert node.metal.told == ["On", "ForceOff"]
@@ -133,10 +120,10 @@ def test_every_condition_is_set_and_says_why(node: Machine) -> None:
 
 
 def test_an_idle_machine_costs_nothing(here: Site, node: Machine) -> None:
-    before, version = requests(here), node.record()["metadata"]["resourceVersion"]
+    audit, version = here.audit(), node.record()["metadata"]["resourceVersion"]
     asked_of_bmc = len(node.metal.bmc.requests)
     time.sleep(4)  # nothing is what is waited for
-    assert operator_requests(before, requests(here)) == {}
+    assert about_machines(audit) == {}
     assert node.record()["metadata"]["resourceVersion"] == version
     assert len(node.metal.bmc.requests) == asked_of_bmc
 
@@ -154,13 +141,11 @@ def test_an_allocated_machine_is_reserved_and_left_alone(node: Machine) -> None:
 
 
 def test_a_deployment_ends_when_the_system_phones_home(here: Site, node: Machine) -> None:
-    with still(here):
-        node.deploy(hostname="web-1", sshAuthorizedKeys=[KEY], userDataSecretRef={"name": "user-data"})
-        before = requests(here)
-    settled(here, node, "Deployed")
-    asked = operator_requests(before, requests(here))
-    print(f"\nAPI requests from Ready to Deployed: {total(asked)} {asked}")
-    assert asked == DEPLOYMENT | {SECRETS: 2}
+    audit = here.audit()
+    node.deploy(hostname="web-1", sshAuthorizedKeys=[KEY], userDataSecretRef={"name": "user-data"})
+    asked = settled(node, "Deployed", audit)
+    print(f"\nAPI requests from Ready to Deployed: {asked.total()} {asked}")
+    assert asked == DEPLOYMENT + Counter({SECRETS: 2})
     assert node.phases()[-2:] == ["Deploying", "Deployed"]
     node.metal.arrived(BOOTED)
     assert node.metal.images_written == [IMAGE_CHECKSUM]
@@ -190,15 +175,16 @@ def test_the_system_was_told_what_its_owner_declared(node: Machine) -> None:
 
 
 def test_a_deployed_machine_is_not_touched(here: Site, node: Machine) -> None:
-    before, told, version = requests(here), list(node.metal.told), node.record()["metadata"]["resourceVersion"]
+    audit, told, version = here.audit(), list(node.metal.told), node.record()["metadata"]["resourceVersion"]
     time.sleep(4)  # nothing is what is waited for
-    assert operator_requests(before, requests(here)) == {}
+    assert about_machines(audit) == {}
     assert (node.metal.told, node.record()["metadata"]["resourceVersion"]) == (told, version)
 
 
 def test_a_withdrawn_deployment_is_released_with_evidence(here: Site, node: Machine) -> None:
+    audit = here.audit()
     node.release()
-    settled(here, node, "Ready")
+    settled(node, "Ready", audit)
     (erased,) = node.status["erasure"]
     assert (erased["device"], erased["serial"], erased["method"], erased["verified"]) == (
         "/dev/sda", "DISK0001", "Overwrite", True,
@@ -233,27 +219,25 @@ def test_what_recurs_is_counted_in_the_event_that_is_there(here: Site, node: Mac
         return node.event("AllocationDeclared", "Normal").get("series", {}).get("count") == 2 or None
 
     assert here.events.until(counted, PATIENCE)
-    settled(here, node, "Ready")
+    settled(node, "Ready", here.audit())
 
 
 def test_several_machines_go_at_once_and_none_costs_more_than_seven_requests_a_way(here: Site) -> None:
     nodes = [here.machine(f"crowd-{number}") for number in range(1, 7)]
-    with still(here):
-        here.create(*(node.manifest() for node in nodes))
-        before = requests(here)
+    audit = here.audit()
+    here.create(*(node.manifest() for node in nodes))
     for node in nodes:
-        settled(here, node, "Ready")
-    assert besides_secrets(here, before) == {what: len(nodes) * count for what, count in INTO_THE_POOL.items()}
-    with still(here):
-        for node in nodes:
-            node.deploy()
-        before = requests(here)
+        settled(node, "Ready", audit)
+    assert besides_secrets(audit) == {what: len(nodes) * count for what, count in INTO_THE_POOL.items()}
+    audit = here.audit()
     for node in nodes:
-        settled(here, node, "Deployed")
+        node.deploy()
+    for node in nodes:
+        settled(node, "Deployed", audit)
         assert node.status["installed"]["addresses"] == [node.metal.address]
         assert len(node.metal.images_written) == 1
-    assert besides_secrets(here, before) == {what: len(nodes) * count for what, count in DEPLOYMENT.items()}
-    assert total(INTO_THE_POOL) == total(DEPLOYMENT) == 7
+    assert besides_secrets(audit) == {what: len(nodes) * count for what, count in DEPLOYMENT.items()}
+    assert INTO_THE_POOL.total() == DEPLOYMENT.total() == 7
 
 
 def test_nothing_of_it_shows_a_secret_a_traceback_or_a_refusal(here: Site) -> None:

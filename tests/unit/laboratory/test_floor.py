@@ -18,10 +18,10 @@ def test_all_machines_go_through_their_lives_in_batches_and_each_stage_has_its_n
     assert said == ["2/5", "4/5", "5/5"]
     assert tuple(found.stages) == STAGES
     created = found.stages["created"].requests
-    assert created["APPLY hardwareinventories"] == 5
-    assert created["PATCH baremetalmachines"] == 5
+    assert created["patch hardwareinventories"] == 5
+    assert created["patch baremetalmachines"] == 5
     assert found.stages["created"].requests.total() == 5 * 7
-    assert found.stages["deployed"].requests["PATCH baremetalmachines"] == 5
+    assert found.stages["deployed"].requests["patch baremetalmachines"] == 5
     for name, row in found.rows().items():
         stage = found.stages[name]
         assert stage.passes >= 5

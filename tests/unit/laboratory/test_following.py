@@ -14,7 +14,6 @@ from lab import installation
 from lab.controlplane import ControlPlane
 from lab.controlplane_choice import Kind
 from lab.errors import Unfit
-from lab.figures import _paused
 from lab.follow import follow
 from lab.installation import Installation
 from lab.plan import Plan, default_nodes, subnets
@@ -109,22 +108,12 @@ def test_a_watch_that_ends_is_not_mistaken_for_time_that_is_up(here: Installatio
         follow(here, "node-01", until=["Ready"], seconds=20)
 
 
-def test_pausing_an_operator_that_is_dead_stops_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pid of 0 would have stopped this process and its whole group (kill(2))."""
+def test_an_operator_that_never_started_is_signalled_to_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pid of 0 would stop this process and its whole group (kill(2))."""
     sent: list[int] = []
-    monkeypatch.setattr(os, "kill", lambda pid, _: sent.append(pid))
-    with pytest.raises(Unfit, match="never started"), _paused(Service("operator", tmp_path)):
-        pass
+    monkeypatch.setattr(os, "killpg", lambda pid, _: sent.append(pid))
+    service = Service("operator", tmp_path)
+    with pytest.raises(Unfit, match="never started"):
+        service.require()
+    service.kill(signal.SIGSTOP)
     assert sent == []
-
-
-def test_a_paused_operator_goes_on_afterwards(here: Installation) -> None:
-    state = Path(f"/proc/{here.operator.require()}/stat")
-
-    def is_stopped() -> bool:
-        return state.read_text().rpartition(")")[2].split()[0] == "T"
-
-    with _paused(here.operator):
-        assert wait_until(is_stopped, 10)
-    assert wait_until(lambda: not is_stopped(), 10)
-    here.operator.kill(signal.SIGKILL)
