@@ -22,7 +22,7 @@ from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Action, Hold, Rest, Wait
 
-HELD = ("DeletionBlocked", "StatusLost", "BMCMissing", "Locked")
+HELD = ("DeletionBlocked", "StatusLost", "BMCMissing", "NothingToAdopt", "Locked")
 MOST_PASSES = 150
 """The longest way there is: three attempts at every operation that a machine can be sent through."""
 
@@ -65,8 +65,8 @@ def awaits_a_person(rig: Rig, decision: Decision) -> bool:
 
     Failed: attempts were used up, and nothing that may go on by itself is left. DeletionBlocked: deleted while
     marked broken. StatusLost: the annotation says that something is installed, and nothing says whose it is.
-    BMCMissing: what is declared needs a BMC, and spec names none. Broken: a rescue used up its attempts. Locked:
-    something is to be done, and the operator was told to stand down.
+    BMCMissing: what is declared needs a BMC, and spec names none. NothingToAdopt: it is said to run, and is off.
+    Broken: a rescue used up its attempts. Locked: something is to be done, and the operator was told to stand down.
     """
     if not isinstance(decision.step, Hold):
         return False
@@ -88,6 +88,8 @@ def person(rig: Rig, decision: Decision) -> None:
                 rig.declare(spec.model_copy(update={"allocation": again.allocation, "deployment": again.deployment}))
         case "BMCMissing":
             rig.declare(spec.model_copy(update={"bmc": declared().bmc}))
+        case "NothingToAdopt":
+            rig.declare(spec.model_copy(update={"deployment": declared(owner="a", image="debian-12").deployment}))
         case "Locked":
             rig.declare(spec.model_copy(update={"locked": False}))
         case _ if rig.status.phase is Phase.BROKEN:

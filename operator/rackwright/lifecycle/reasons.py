@@ -49,6 +49,10 @@ SENTENCES = {
         "Declare the deployment again, or remove the annotation metal.rackwright.io/installed if nothing is installed."
     ),
     "OperationLost": "The record of what was being done to it was lost; it is begun anew.",
+    "NothingToAdopt": (
+        "spec.deployment.existing says that a system runs on it, and it is off. Switch it on by hand if one is "
+        "installed; else say in spec.deployment.image what to install instead."
+    ),
     "Adopted": "Taken over as it runs: never commissioned, never rebooted.",
     "Enlisted": "Enlisted itself; an admin has to accept it.",
     "Declared": "Declared by somebody who is trusted.",

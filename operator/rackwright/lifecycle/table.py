@@ -339,6 +339,7 @@ TABLE: tuple[Row, ...] = (
     Row((READY,),       allocation_declared & ~gates_closed,            Allocate(),               ALLOCATED,     "AllocationDeclared"),
     Row((ALLOCATED,),   unwanted,                                       Begin(Op.RELEASE),        RELEASING,     "DeploymentWithdrawn"),
     Row((ALLOCATED,),   ~still_allocated,                               Move(),                   READY,         "AllocationWithdrawn"),
+    Row((ALLOCATED,),   deployment_wanted & live_machine & powered_off, Hold(),                   STAY,          "NothingToAdopt"),
     Row((ALLOCATED,),   deployment_wanted & live_machine,               Adopt(),                  DEPLOYED,      "Adopted"),
     Row((ALLOCATED,),   deployment_wanted & no_bmc,                     Hold(),                   STAY,          "BMCMissing"),
     Row((ALLOCATED,),   deployment_wanted & deployment_obstructed,      Hold(),                   STAY,          THE_OBSTACLE),

@@ -21,6 +21,7 @@ MANNERS: tuple[Manner, ...] = (
     record.what_is_installed_is_noted,
     standing.who_is_not_accepted_is_new,
     standing.a_live_machine_is_taken_over_as_it_runs,
+    standing.what_is_off_is_not_said_to_run,
     standing.it_comes_back_to_its_owner_or_to_the_pool,
     standing.a_gate_is_waited_for_until_the_timeout,
     standing.what_is_withdrawn_is_released,

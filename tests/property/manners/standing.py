@@ -74,6 +74,13 @@ def a_live_machine_is_taken_over_as_it_runs(moment: Moment) -> None:
         assert goes_first_to(moment, Phase.DEPLOYED), "it isn't taken over"
 
 
+def what_is_off_is_not_said_to_run(moment: Moment) -> None:
+    """A machine from the pool that is off runs nothing that could be adopted: who says so is told, and it stays."""
+    world = moment.world.with_status(moment.after)
+    if is_at(moment, Phase.ALLOCATED) and live_machine(world) and unclaimed(moment.world) and powered_off(world):
+        assert Phase.DEPLOYED not in (after for _, after in path(moment)), "nothing runs on it"
+
+
 def it_comes_back_to_its_owner_or_to_the_pool(moment: Moment) -> None:
     """A machine also comes back to Allocated when its deployment is withdrawn and its allocation isn't.
 

@@ -38,6 +38,7 @@ from rackwright.lifecycle.guards import (
     gates_closed,
     gave_up,
     inspection_arrived,
+    live_machine,
     marked_broken,
     no_bmc,
     overdue,
@@ -102,6 +103,7 @@ def a_hold_says_what_to_change(moment: Moment) -> None:
     true = {
         "StatusLost": phase is None and world.seen.evidence is not None,
         "BMCMissing": no_bmc(world) and (under_way(world) or not open_wishes(world).isdisjoint(NEED_BMC)),
+        "NothingToAdopt": phase is Phase.ALLOCATED and live_machine(world) and powered_off(world),
         "DeletionBlocked": phase is Phase.BROKEN and world.deleting,
         "RescueGaveUp": phase is Phase.BROKEN and rescue_wanted(world) and gave_up(OperationName.RESCUE)(world),
         "MarkedBroken": phase is Phase.BROKEN and marked_broken(world),
