@@ -62,6 +62,7 @@ def _run(options: argparse.Namespace) -> int:
         ),
         folders=folders,
         workers=options.workers,
+        bmc_concurrency=options.bmc_concurrency,
         bmc_calls_per_second=options.bmc_calls_per_second or None,
         grace=options.grace,
         capacity=Capacity(options.max_concurrent_deployments or None, options.max_deployments_per_rack or None),
@@ -240,7 +241,10 @@ def _parser() -> argparse.ArgumentParser:
         "--own-url", type=_base_url, metavar="URL",
         help="with shards: where machines reach this very operator, if --base-url leads to one of several",
     )  # fmt: skip
-    run.add_argument("--workers", type=int, default=64, help="machines worked on at once (default %(default)s)")
+    run.add_argument(
+        "--workers", type=_count, default=app.WORKERS, metavar="N",
+        help="machines worked on at once (default %(default)s)",
+    )  # fmt: skip
     run.add_argument(
         "--grace", type=float, default=60.0, metavar="SECONDS",
         help="for an installed system to shut down before its power is cut (default %(default)s)",
@@ -252,6 +256,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--max-deployments-per-rack", type=_count_or_none, default=0, metavar="N",
         help=f"the same in each rack, as the machines' label {RACK_LABEL} says (default: no limit)",
+    )  # fmt: skip
+    run.add_argument(
+        "--bmc-concurrency", type=_count, default=app.BMC_CONCURRENCY, metavar="N",
+        help="exchanges with BMCs at once, fleet-wide; those that hang don't count (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
         "--bmc-calls-per-second", type=_count_or_none, default=0, metavar="N",

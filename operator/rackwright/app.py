@@ -61,6 +61,7 @@ IMAGES = "operatingsystemimages"
 TOKENS_SECRET = "rackwright-tokens"  # noqa: S105 (a name)
 TOKENS_KEY = "key"
 RESYNC_SECONDS = 300.0
+WORKERS, BMC_CONCURRENCY = 64, 32
 HANDOVER_SECONDS = 5.0
 """How long a BMC may take to finish its last exchange before another operator may talk to it."""
 COURTESY_SECONDS = 1.0
@@ -82,8 +83,8 @@ class Settings:
     ramdisk: RamdiskSettings
     folders: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     """URL path → folders whose files the HTTP server offers there."""
-    workers: int = 64
-    bmc_concurrency: int = 32
+    workers: int = WORKERS
+    bmc_concurrency: int = BMC_CONCURRENCY
     bmc_calls_per_second: float | None = None
     """None: as many as can go on at once."""
     grace: float = 60.0

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,6 +35,21 @@ def run(folder: Path, *more: str, kubeconfig: Path) -> subprocess.CompletedProce
         check=False,
         timeout=60,
     )
+
+
+def settings(*options: str, folder: Path) -> app.Settings:
+    """How an operator is started that is given these options."""
+    told: list[app.Settings] = []
+
+    async def take(settings: app.Settings) -> int:
+        told.append(settings)
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "run", take)
+        patch.setattr(logs, "configure", lambda *_: None)
+        assert main(["run", "--base-url", "http://10.0.0.1", "--ramdisk", str(folder), *options]) == 0
+    return told[0]
 
 
 def sentence(done: subprocess.CompletedProcess[str]) -> str:
@@ -130,18 +145,20 @@ def test_ipxe_that_isnt_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureF
         (["--shard", "0,3/4"], Plan(4, frozenset({0, 3}))),
     ],
 )
-def test_the_fleet_is_divided_as_it_was_asked_for(
-    arguments: Sequence[str], plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_fleet_is_divided_as_it_was_asked_for(arguments: Sequence[str], plan: Plan, tmp_path: Path) -> None:
+    assert settings(*arguments, folder=tmp_path).plan == plan
+
+
+@pytest.mark.parametrize("option", ["--workers", "--bmc-concurrency"])
+def test_how_much_goes_on_at_once_is_at_least_one(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[Plan] = []
-
-    async def run(settings: app.Settings) -> int:
-        asked.append(settings.plan)
-        return 0
-
-    monkeypatch.setattr(app, "run", run)
-    assert main(["run", "--base-url", "http://10.0.0.1", "--ramdisk", str(tmp_path), *arguments]) == 0
-    assert asked == [plan]
+    name = option.removeprefix("--").replace("-", "_")
+    assert getattr(settings(folder=tmp_path), name) > 1
+    assert getattr(settings(option, "1", folder=tmp_path), name) == 1
+    with pytest.raises(SystemExit):
+        settings(option, "0", folder=tmp_path)
+    assert f"argument {option}: must be a number, 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("shard", ["", "1", "4/4", "-1/4", "1/0", "a/4", "1/b", "1,/4"])
@@ -157,25 +174,10 @@ def test_shards_are_shared_or_given_and_not_both(tmp_path: Path, capsys: pytest.
     assert "choose" in capsys.readouterr().err
 
 
-def expected(*options: str, folder: Path) -> Mapping[Phase, timedelta]:
-    """How long phases are expected to take, with these options."""
-    told: list[app.Settings] = []
-
-    async def take(settings: app.Settings) -> int:
-        told.append(settings)
-        return 0
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "run", take)
-        patch.setattr(logs, "configure", lambda *_: None)
-        assert main(["run", "--base-url", "http://10.0.0.1", "--ramdisk", str(folder), *options]) == 0
-    return told[0].expected
-
-
 def test_an_expected_time_replaces_that_phases_default_and_never_takes_it_away(tmp_path: Path) -> None:
-    assert expected(folder=tmp_path) == EXPECTED
-    given = expected("--expected-time", "Deploying=1h30m", "--expected-time", "Failed=never", folder=tmp_path)
-    assert given == {
+    assert settings(folder=tmp_path).expected == EXPECTED
+    given = settings("--expected-time", "Deploying=1h30m", "--expected-time", "Failed=never", folder=tmp_path)
+    assert given.expected == {
         **{phase: time for phase, time in EXPECTED.items() if phase is not Phase.FAILED},
         Phase.DEPLOYING: timedelta(minutes=90),
     }
@@ -194,5 +196,5 @@ def test_an_expected_time_that_is_none_is_refused_with_a_sentence(
     option: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        expected("--expected-time", option, folder=tmp_path)
+        settings("--expected-time", option, folder=tmp_path)
     assert says in " ".join(capsys.readouterr().err.split())
