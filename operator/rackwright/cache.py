@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -60,8 +60,6 @@ class Machine:
     created: str
     spec: BareMetalMachineSpec
     status: BareMetalMachineStatus
-    raw_status: Mapping[str, Any] = field(repr=False)
-    """Status as it is stored, to compare a new one with."""
     deleting: bool = False
     force_delete: bool = False
     finalizers: tuple[str, ...] = ()
@@ -95,7 +93,6 @@ class Machine:
                 created=metadata.get("creationTimestamp", ""),
                 spec=spec,
                 status=status,
-                raw_status=item.get("status") or {},
                 deleting="deletionTimestamp" in metadata,
                 force_delete=annotations.get(FORCE_DELETE_ANNOTATION) == "true",
                 finalizers=tuple(metadata.get("finalizers") or ()),

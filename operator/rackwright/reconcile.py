@@ -356,7 +356,7 @@ class Reconciler:
         Progress alone is recorded when it has been so for a while: most of it is superseded before anybody reads it.
         """
         again, before = decision.look_again.total_seconds(), machine.status
-        if decision.is_progress(before) and _wire(decision.status) != machine.raw_status:
+        if decision.status != before and decision.is_progress(before):
             progress = self._progress.setdefault(machine.uid, _Progress(monotonic(), decision.status))
             if (left := progress.since + self._progress_seconds - monotonic()) > 0:
                 return min(again, left)
@@ -369,9 +369,9 @@ class Reconciler:
         status = decision.status
         if progress is not None and progress.status.power is status.power is not machine.status.power:
             status = status.model_copy(update={"powered_at": progress.status.powered_at})  # seen then, told now
-        changes = _changes(machine.raw_status, _wire(status))
-        if not changes:
+        if status == machine.status:
             return
+        changes = _changes(_stored(machine.status), _wire(status))
         body = {"metadata": {"resourceVersion": str(machine.version), "uid": machine.uid}, "status": changes}
         self._writing.add(machine.key)
         try:
@@ -460,6 +460,11 @@ def _doing(status: BareMetalMachineStatus, operation_id: str) -> bool:
 
 def _wire(status: BareMetalMachineStatus) -> dict[str, Any]:
     return status.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+def _stored(status: BareMetalMachineStatus) -> dict[str, Any]:
+    """What was read, without what is merely the default: the record doesn't say that yet."""
+    return status.model_dump(by_alias=True, mode="json", exclude_none=True, exclude_unset=True)
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -213,8 +213,9 @@ async def test_a_machine_whose_bmc_is_misconfigured_takes_no_slot(
     here, asked, first, second = two_for_one_slot
     asked.fault = Fault(Blame.CONFIGURATION, "SecretMissing", "The Secret is missing.")
     assert (await here.world(first, hurry=False)).seen.queued is None
-    held = {"type": "Stalled", "status": "True", "reason": "SecretMissing", "lastTransitionTime": AT}
-    status = first.status.model_copy(update={"conditions": [Condition.model_validate(held)]})
+    at = datetime.fromisoformat(AT)
+    held = Condition(type="Stalled", status="True", reason="SecretMissing", last_transition_time=at)
+    status = first.status.model_copy(update={"conditions": [held]})
     here._cache.put(replace(first, version=2, status=status))
     asked.fault = None
     assert (await here.world(second, hurry=False)).seen.queued is None

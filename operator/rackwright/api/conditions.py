@@ -6,8 +6,9 @@ from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from rackwright.api.fields import Model, Time
+from rackwright.api.fields import CONFIG, Time
 
 
 class ConditionType(StrEnum):
@@ -25,7 +26,8 @@ class ConditionType(StrEnum):
     LOCKED = "Locked"
 
 
-class Condition(Model):
+@dataclass(config=CONFIG, frozen=True, slots=True, kw_only=True)
+class Condition:
     """One observation about an object."""
 
     type: str = Field(description="What is observed.")

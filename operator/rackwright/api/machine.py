@@ -7,9 +7,11 @@ from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
 from rackwright.api.conditions import Condition
 from rackwright.api.fields import (
+    CONFIG,
     BMCAddress,
     Checksum,
     Duration,
@@ -501,7 +503,8 @@ class Erasure(Model):
     at: Time = Field(description="When.")
 
 
-class HistoryEntry(Model):
+@dataclass(config=CONFIG, frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
     """An operation that ended."""
 
     name: OperationName = Field(description="What was done.")

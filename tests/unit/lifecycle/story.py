@@ -178,7 +178,6 @@ class Story:
             created="",
             spec=moment.world.spec,
             status=moment.before,
-            raw_status={},
         )
         if moment.action is not None and moment.fault is None:
             self._runner.run(self._events.acted(machine, moment.decision))
