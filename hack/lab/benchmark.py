@@ -8,6 +8,7 @@ the first request to the last machine's record that says so.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import statistics
 import time
@@ -15,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from lab import controlplane, fleet, installation, usage
+from lab import controlplane, fleet, installation, simulated, usage
 from lab.console import stage
 from lab.controlplane_services import services
 from lab.fleet import Fleet
@@ -106,7 +107,7 @@ async def bench(name: str, count: int, arguments: Sequence[str]) -> AsyncIterato
         here.install()
         start_operator(here, arguments)
         here.kubectl("apply", "-f", str(SAMPLES / "machines-namespace.yaml"))
-        here.kubectl("apply", "-f", "-", stdin=fleet.image())
+        here.kubectl("apply", "-f", "-", stdin=json.dumps(simulated.image()))
         async with Fleet.of(here.plane) as machines:
             yield Bench(here, machines, count, arguments)
     finally:
@@ -204,7 +205,7 @@ def _until_looked_at(count: int) -> None:
 async def deployed(it: Bench) -> None:
     """All are reserved and deployed."""
     names = list(it.fleet.machines)
-    wish = {"allocation": {"owner": "team-search"}, "deployment": {"image": "simulated-os"}}
+    wish = {"allocation": {"owner": "team-search"}, "deployment": {"image": simulated.IMAGE}}
     async with it.measured("deployed", "Ready → Deployed"):
         await asyncio.gather(it.fleet.change(names, wish), it.all_rest(names, "Deployed"))
 

@@ -5,23 +5,18 @@
 
 from __future__ import annotations
 
-import os
-import select
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from lab.errors import Unfit
 from lab.footprint import MARK
+from lab.news import news
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lab.installation import Operated
 
 COLUMNS = (
@@ -50,11 +45,6 @@ class Sight:
     observed: str
     reason: str
 
-    @classmethod
-    def read(cls, line: str) -> Sight:
-        """From a line of the watch."""
-        return cls(*line.split("|"))
-
     @property
     def rests(self) -> bool:
         """Whether nothing is under way, as spec is now."""
@@ -67,10 +57,10 @@ class Crowd:
 
     seen: dict[str, Sight] = field(default_factory=dict)
 
-    def take(self, lines: Collection[str]) -> None:
-        """Take in what the watch told."""
-        for line in lines:
-            sight = Sight.read(line)
+    def take(self, told: Iterable[Sequence[str]]) -> None:
+        """Take in what the watch told, in `COLUMNS`."""
+        for columns in told:
+            sight = Sight(*columns)
             self.seen[sight.name] = sight
 
     def are(self, wanted: Mapping[str, Collection[str]]) -> int:
@@ -108,9 +98,10 @@ def follow(
     Raises `Unfit` when the operator has died, or it takes longer than `seconds`.
     """
     crowd, deadline, next_line = Crowd(), time.monotonic() + seconds, 0.0
-    with _watch(here) as news:
+    ours = ("--all-namespaces", f"--selector={MARK}={here.name}")
+    with news(here, *ours, columns=COLUMNS) as told:
         while (left := deadline - time.monotonic()) > 0:
-            crowd.take(news.wait(left))
+            crowd.take(told.wait(left))
             done = crowd.are(wanted)
             if sys.stderr.isatty() or time.monotonic() >= next_line or done == len(wanted):
                 say(f"{bar(done, len(wanted))}  {crowd}".rstrip())
@@ -122,48 +113,3 @@ def follow(
         f"{len(missing)} of {len(wanted)} machines aren't there after {seconds:.0f} s: {crowd.reasons(missing)}",
         f"see kubectl get bmm -A, and {here.operator.log}; run this again to go on waiting",
     )
-
-
-@dataclass
-class _News:
-    """The output of a watch of all machines that this laboratory declared, for as long as the operator lives."""
-
-    here: Operated
-    told: int
-    complaints: IO[bytes]
-    operator_ended: int
-    unread: bytes = b""
-
-    def wait(self, seconds: float) -> list[str]:
-        """The lines since the last time, once there are any or time is up."""
-        happened = select.select([self.told, self.operator_ended], [], [], seconds)[0]
-        if self.told in happened:
-            if not (chunk := os.read(self.told, 1 << 16)):
-                problem = self.complaints.read().decode(errors="replace").strip() or "nothing"
-                raise Unfit(f"kubectl's watch has ended; it says: {problem}", "see that the cluster answers")
-            *lines, self.unread = (self.unread + chunk).split(b"\n")
-            return [line.decode() for line in lines if line.count(b"|") == len(COLUMNS) - 1]
-        if self.operator_ended in happened:
-            self.here.operator.require()
-        return []
-
-
-@contextmanager
-def _watch(here: Operated) -> Iterator[_News]:
-    operator_ended = os.pidfd_open(here.operator.require())
-    watch = subprocess.Popen(
-        [
-            *(str(here.plane.kubectl), "get", "bmm", "--all-namespaces", f"--selector={MARK}={here.name}"),
-            *("--watch", "-o", f"jsonpath={'|'.join(COLUMNS)}{{'\\n'}}"),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"KUBECONFIG": str(here.plane.kubeconfig), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
-    )
-    told, complaints = cast("IO[bytes]", watch.stdout), cast("IO[bytes]", watch.stderr)  # they are pipes
-    with watch:
-        try:
-            yield _News(here, told.fileno(), complaints, operator_ended)
-        finally:
-            watch.kill()
-            os.close(operator_ended)

@@ -7,7 +7,6 @@ every machine what the API server told last.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -184,16 +183,3 @@ def specs(count: int, address: str, *, kind: str = "m") -> dict[str, JSON]:
         }
         for number in range(count)
     }
-
-
-def image() -> str:
-    """The manifest of an image that simulated machines take."""
-    spec = {"url": "http://192.0.2.1/simulated.raw", "checksum": f"sha256:{'5' * 64}", "format": "raw"}
-    return json.dumps(
-        {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": "OperatingSystemImage",
-            "metadata": {"name": "simulated-os"},
-            "spec": spec,
-        }
-    )

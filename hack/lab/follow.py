@@ -5,18 +5,14 @@ It waits for nothing that can't come: a machine that waits for a person, or an o
 
 from __future__ import annotations
 
-import os
-import select
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import IO, cast
 
 from lab.errors import Unfit
 from lab.installation import MACHINES, Installation
-from lab.process import Service
+from lab.news import news
 
 PATIENCE = 30.0
 """Seconds that a machine may be Stalled: long enough for what was applied beside it to be seen, a Secret for one."""
@@ -49,11 +45,6 @@ class Sight:
     """Why it is stalled."""
     message: str
 
-    @classmethod
-    def read(cls, line: str) -> Sight:
-        """From a line of the watch; the message comes last, it may hold anything."""
-        return cls(*line.split("|", len(_COLUMNS) - 1))
-
     @property
     def waits_for_a_person(self) -> bool:
         """Whether nothing goes on by itself, as spec is now."""
@@ -83,9 +74,9 @@ def follow(
     remedy = f"see kubectl describe bmm {node} -n {MACHINES}, {installation.operator.log} and its console log"
     seen: Sight | None = None
     deadline, patience = time.monotonic() + seconds, float("inf")
-    with _News.of(installation, node) as news:
+    with news(installation, node, "-n", MACHINES, columns=_COLUMNS) as told:
         while (left := min(deadline, patience) - time.monotonic()) > 0:
-            for seen in news.wait(left):
+            for seen in (Sight(*columns) for columns in told.wait(left)):
                 say(str(seen))
                 if seen.phase in until and not seen.step:
                     return seen
@@ -96,56 +87,6 @@ def follow(
         raise Unfit(f"{node} is {seen.phase} and waits for a person: {seen.reason}: {seen.message}", remedy)
     wanted = " or ".join(until)
     raise Unfit(f"{node} is not {wanted} after {seconds:.0f} s; last seen: {seen or 'nothing'}", remedy)
-
-
-@dataclass
-class _News:
-    """What the API server tells of one machine, for as long as the operator lives."""
-
-    told: int
-    """The output of a watch, a line for each version of the machine's record."""
-    complaints: IO[bytes]
-    operator: Service
-    operator_ended: int
-    """Becomes readable then (pidfd_open(2))."""
-    unread: bytes = b""
-
-    @classmethod
-    @contextmanager
-    def of(cls, installation: Installation, node: str) -> Iterator[_News]:
-        """Of this machine; an `Unfit` if there is no operator."""
-        operator_ended = os.pidfd_open(installation.operator.require())
-        watch = subprocess.Popen(
-            [
-                *(str(installation.plane.kubectl), "get", "bmm", node, "-n", MACHINES),
-                *("--watch", "-o", f"jsonpath={'|'.join(_COLUMNS)}{{'\\n'}}"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"KUBECONFIG": str(installation.plane.kubeconfig), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
-        )
-        told, complaints = cast("IO[bytes]", watch.stdout), cast("IO[bytes]", watch.stderr)  # they are pipes
-        with watch:
-            try:
-                yield cls(told.fileno(), complaints, installation.operator, operator_ended)
-            finally:
-                watch.kill()
-                os.close(operator_ended)
-
-    def wait(self, seconds: float) -> list[Sight]:
-        """What has been seen of it since the last time, once there is something or time is up."""
-        happened = select.select([self.told, self.operator_ended], [], [], seconds)[0]
-        if self.told in happened:
-            if not (chunk := os.read(self.told, 1 << 16)):
-                problem = self.complaints.read().decode(errors="replace").strip() or "nothing"
-                raise Unfit(f"kubectl's watch has ended; it says: {problem}", "see that the cluster answers")
-            *lines, self.unread = (self.unread + chunk).split(b"\n")
-            # A message of several lines goes on without columns.
-            whole = [line.decode(errors="replace") for line in lines if line.count(b"|") >= len(_COLUMNS) - 1]
-            return [Sight.read(line) for line in whole]
-        if self.operator_ended in happened:
-            self.operator.require()
-        return []
 
 
 def ssh(installation: Installation, node: str, command: str, *, user: str = "debian", at: str = "") -> str:

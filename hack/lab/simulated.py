@@ -146,18 +146,22 @@ def manifest(name: str, number: int, labels: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _declare(here: Operated, names: list[str]) -> None:
-    """Apply those machines that aren't there: an earlier manifest of one that is would take back what came after."""
-    folder, labels = installation.scratch(here.name, "simulated"), footprint.mark(here.name)
-    shutil.copy(SAMPLES / "machines-namespace.yaml", folder)
-    image = {
+def image() -> dict[str, Any]:
+    """The manifest of an image that simulated machines take."""
+    return {
         "apiVersion": "metal.rackwright.io/v1alpha1",
         "kind": "OperatingSystemImage",
         "metadata": {"name": IMAGE},
         "spec": {"url": "http://192.0.2.1/simulated.raw", "checksum": f"sha256:{'5' * 64}", "format": "raw"},
     }
+
+
+def _declare(here: Operated, names: list[str]) -> None:
+    """Apply those machines that aren't there: an earlier manifest of one that is would take back what came after."""
+    folder, labels = installation.scratch(here.name, "simulated"), footprint.mark(here.name)
+    shutil.copy(SAMPLES / "machines-namespace.yaml", folder)
     machines = [manifest(name, int(name.rpartition("-")[2]), labels) for name in names]
-    _write(folder / "objects.yaml", [image, *machines])
+    _write(folder / "objects.yaml", [image(), *machines])
     kustomization = {"resources": ["machines-namespace.yaml", "objects.yaml"], "labels": [{"pairs": labels}]}
     (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
     here.apply(folder)

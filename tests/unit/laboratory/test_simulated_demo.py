@@ -44,11 +44,16 @@ def test_as_many_of_the_pool_get_an_owner_as_are_still_wanted(
     assert simulated._to_deploy(dict(zip(NAMES, records, strict=True)), NAMES, wanted) == chosen
 
 
+def told(*lines: str) -> list[list[str]]:
+    """What a watch told, in columns."""
+    return [line.split("|") for line in lines]
+
+
 def test_a_crowd_is_counted_by_phase_as_it_was_seen_last() -> None:
     crowd = Crowd()
-    crowd.take(["sim-00001|||1|-1|", "sim-00002|Commissioning|Commission|1|1|BootingRamdisk", "sim-00003|Ready||1|1|A"])
+    crowd.take(told("sim-00001|||1|-1|", "sim-00002|Commissioning|Commission|1|1|Booting", "sim-00003|Ready||1|1|A"))
     assert str(crowd) == "declared 1  Commissioning 1  Ready 1"
-    crowd.take(["sim-00001|Ready||1|1|Available", "sim-00002|Rescue||1|1|RescueOpen"])
+    crowd.take(told("sim-00001|Ready||1|1|Available", "sim-00002|Rescue||1|1|RescueOpen"))
     assert str(crowd) == "Ready 2  Rescue 1"
     assert crowd.reasons(NAMES) == "1 Ready (Available), 1 Rescue (RescueOpen), 1 Ready (A)"
 
@@ -56,7 +61,7 @@ def test_a_crowd_is_counted_by_phase_as_it_was_seen_last() -> None:
 def test_who_works_or_has_not_seen_its_spec_is_not_there_yet() -> None:
     wanted = dict.fromkeys(NAMES, ("Ready",))
     crowd = Crowd()
-    crowd.take(["sim-00001|Ready||2|1|Available", "sim-00002|Ready|Restart|1|1|Restarting", "sim-00003|Ready||1|1|A"])
+    crowd.take(told("sim-00001|Ready||2|1|Available", "sim-00002|Ready|Restart|1|1|Off", "sim-00003|Ready||1|1|A"))
     assert crowd.are(wanted) == 1
     assert not Sight("sim-00004", "", "", "1", "-1", "").rests
 
