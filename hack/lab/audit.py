@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 
 from lab.controlplane_access import ControlPlane
-from lab.controlplane_record import run_folder
 from lab.errors import Unfit
 
 POLICY = {
@@ -21,11 +19,8 @@ POLICY = {
     "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}],
 }
 """ServiceAccounts' requests, when they have been answered, without what was in them."""
-
-
-def log_of(name: str) -> Path:
-    """Where the API server of that control plane writes it."""
-    return run_folder(name) / "audit.log"
+LOG = "audit.log"
+"""Beside the administrator's kubeconfig."""
 
 
 class Audit:
@@ -34,7 +29,7 @@ class Audit:
     def __init__(self, plane: ControlPlane, namespace: str, account: str) -> None:
         """Unfit where the API server isn't one that runs here."""
         self._user = f"system:serviceaccount:{namespace}:{account}"
-        self._log = log_of(plane.name)
+        self._log = plane.kubeconfig.with_name(LOG)
         self._counted: Counter[str] = Counter()
         try:
             self._read = self._log.stat().st_size

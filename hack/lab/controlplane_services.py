@@ -109,7 +109,7 @@ def start(name: str, record: Record) -> None:
                 f"--token-auth-file={tokens}",
                 "--authorization-mode=RBAC",
                 f"--audit-policy-file={policy}",
-                f"--audit-log-path={audit.log_of(name)}",
+                f"--audit-log-path={run / audit.LOG}",
                 "--service-cluster-ip-range=10.0.0.0/24",
                 "--endpoint-reconciler-type=none",
                 f"--service-account-issuer=https://{_HOST}",

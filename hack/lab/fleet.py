@@ -64,6 +64,7 @@ class Fleet:
         await config.load_kube_config(str(plane.kubeconfig), client_configuration=settings)
         settings.client_side_validation = False
         settings.connection_pool_maxsize = AT_ONCE + 4
+        settings.client_session_kwargs = {"trust_env": False}  # which reads files at each request
         async with client.ApiClient(settings) as api:
             fleet = cls(client.CustomObjectsApi(api))
             watching = asyncio.create_task(fleet._watch())

@@ -45,6 +45,11 @@ class Key(NamedTuple):
     namespace: str
     name: str
 
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> Key:
+        """Of the machine that this metadata is of."""
+        return cls(metadata["namespace"], metadata["name"])
+
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
@@ -78,15 +83,20 @@ class Machine:
     """What it may be recognised by when it introduces itself: all of its network cards, its BMC, its serial number."""
 
     @classmethod
-    def read(cls, item: Mapping[str, Any]) -> Machine:
-        """From the API server's JSON; ValueError, with the field, for one that the schema should have refused."""
+    def read(cls, item: Mapping[str, Any], before: Machine | None = None) -> Machine:
+        """From the API server's JSON; ValueError, with the field, for one that the schema should have refused.
+
+        Of an earlier version, what has the same generation is kept: most changes are our own, of status.
+        """
         metadata = item["metadata"]
         annotations = metadata.get("annotations") or {}
+        if before is not None and (before.uid, before.generation) != (metadata["uid"], metadata.get("generation")):
+            before = None
         try:
-            spec = BareMetalMachineSpec.model_validate(item.get("spec") or {})
+            spec = before.spec if before else BareMetalMachineSpec.model_validate(item.get("spec") or {})
             status = BareMetalMachineStatus.model_validate(item.get("status") or {})
             return cls(
-                key=Key(metadata["namespace"], metadata["name"]),
+                key=before.key if before else Key.of(metadata),
                 uid=metadata["uid"],
                 version=int(metadata["resourceVersion"]),
                 generation=metadata.get("generation", 0),
@@ -101,7 +111,7 @@ class Machine:
                 locked_by=_manager_of_lock(metadata) if spec.locked else None,
                 shard_key=shard_key(metadata, spec),
                 sharded_by=annotations.get(SHARDED_BY_ANNOTATION),
-                stake=_stake(spec),
+                stake=before.stake if before else _stake(spec),
                 traits=traits(_macs(spec, status), _bmc_host(spec), status.hardware),
             )
         except ValidationError as error:
@@ -193,7 +203,7 @@ class Cache:
 
     def has(self, metadata: Mapping[str, Any]) -> bool:
         """Whether the machine with this metadata is here already, as new or newer."""
-        known = self._machines.get(Key(metadata["namespace"], metadata["name"]))
+        known = self._machines.get(Key.of(metadata))
         return known is not None and known.uid == metadata["uid"] and known.version >= int(metadata["resourceVersion"])
 
     def with_uid(self, uid: str) -> Machine | None:

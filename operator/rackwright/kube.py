@@ -14,6 +14,8 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config, watch
@@ -317,7 +319,15 @@ async def _settings() -> client.Configuration:
     except config.ConfigException:
         await config.load_kube_config(client_configuration=settings)
     settings.client_side_validation = False
+    settings.proxy = settings.proxy or _proxy(settings.host)
+    settings.client_session_kwargs = {"trust_env": False}  # which reads files at each request, in a thread
     return settings
+
+
+def _proxy(url: str) -> str | None:
+    """What the environment names for it, as kubectl takes it."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _unusable(error: Exception) -> str:

@@ -123,9 +123,9 @@ class Reconciler:
         try:
             if not deleted and self._cache.has(item["metadata"]):
                 return  # an echo of what was written, or a listing: most of what comes, and dear to read
-            machine = Machine.read(item)
+            machine = Machine.read(item, self._cache.get(Key.of(item["metadata"])))
         except Exception as error:  # noqa: BLE001 (one record that can't be read must not stop the others)
-            key = Key(item["metadata"]["namespace"], item["metadata"]["name"])
+            key = Key.of(item["metadata"])
             reason = error if isinstance(error, ValueError) else f"{key} can't be read: {type(error).__name__}"
             _log.error(Line(f"{reason}; it is left alone until it can be", machine=key))
             if (known := self._cache.get(key)) is not None:

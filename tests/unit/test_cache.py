@@ -99,6 +99,19 @@ def test_a_removed_machine_is_found_by_nothing() -> None:
     assert not cache.knows(MAC)
 
 
+def test_spec_is_read_once_for_each_generation() -> None:
+    first = machine(metadata={"generation": 3})
+    same = Machine.read(item(version=2, metadata={"generation": 3}, status={"power": "On"}), first)
+    assert same.spec is first.spec
+    assert same.stake is first.stake
+    assert (same.version, same.status.power) == (2, "On")
+    changed = Machine.read(item(version=3, mac=OTHER_MAC, metadata={"generation": 4}), same)
+    assert changed.spec.boot_mac_address == OTHER_MAC
+    assert OTHER_MAC in changed.stake.holds
+    anew = Machine.read(item(version=4, mac=OTHER_MAC, uid="another", metadata={"generation": 3}), first)
+    assert (anew.uid, anew.spec.boot_mac_address) == ("another", OTHER_MAC)
+
+
 async def test_whoever_waits_for_a_change_is_told_of_it_and_of_the_end() -> None:
     cache = Cache()
     cache.put(machine(version=1))

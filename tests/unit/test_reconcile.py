@@ -342,7 +342,7 @@ async def test_an_agent_that_takes_no_command_is_left_in_peace_for_a_while(rig: 
     recorded = configuration(BareMetalMachineSpec.model_validate({"deployment": {"image": "debian-12"}}), KEY.name)
     operation = {"id": "op-1", "name": "Deploy", "step": "WriteImage", "beganAt": at, "startedAt": at}
     deploying = {
-        "metadata": {"resourceVersion": "2"},
+        "metadata": {"resourceVersion": "2", "generation": 2},
         "spec": {"allocation": {"owner": "a"}, "deployment": {"image": "debian-12"}},
         "status": {
             "phase": "Deploying",
@@ -559,7 +559,8 @@ def test_what_is_known_already_is_not_read_again(rig: Rig, caplog: pytest.LogCap
 
 
 def test_an_unreadable_machine_is_left_alone_and_said_so(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    broken = merged(rig.item, {"metadata": {"resourceVersion": "9"}, "spec": {"commissioning": {"timeout": "soon"}}})
+    changed = {"resourceVersion": "9", "generation": 2}
+    broken = merged(rig.item, {"metadata": changed, "spec": {"commissioning": {"timeout": "soon"}}})
     rig.reconciler.seen(broken)
     assert "rack-a/node-07: commissioning.timeout can't be read" in caplog.text
     assert rig.cache.get(KEY) is None

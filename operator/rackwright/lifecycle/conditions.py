@@ -41,6 +41,9 @@ def conditions(world: World, step: Action | Pause, reason: str, message: str) ->
 
 def _condition(world: World, kind: ConditionType, verdict: Verdict, before: Condition | None) -> Condition:
     status, reason, message = verdict
+    now = (status, reason, message, world.generation)
+    if before is not None and now == (before.status, before.reason, before.message, before.observed_generation):
+        return before
     since = before.last_transition_time if before is not None and before.status == status else world.now
     return Condition(
         type=kind,

@@ -70,7 +70,8 @@ def a_live_machine_is_taken_over_as_it_runs(moment: Moment) -> None:
     free = not (marked_broken(world) or fault_reported(world) or rescue_wanted(world) or evidence_stale(world))
     before_use = is_at(moment, None, Phase.NEW, Phase.COMMISSIONING) and not marked_broken(world)
     repaired = is_at(moment, Phase.BROKEN) and free
-    if (unclaimed(world) and before_use) or ((unclaimed(world) or came_up(world)) and repaired):
+    found_running = is_at(moment, Phase.ALLOCATED) and free and deployment_wanted(world) and powered_on(world)
+    if (unclaimed(world) and (before_use or found_running)) or ((unclaimed(world) or came_up(world)) and repaired):
         assert goes_first_to(moment, Phase.DEPLOYED), "it isn't taken over"
 
 

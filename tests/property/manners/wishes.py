@@ -11,6 +11,7 @@ from rackwright.lifecycle.guards import (
     deployment_obstructed,
     evidence_stale,
     no_bmc,
+    powered_off,
     recommission_triggered,
     reinstall_triggered,
     rescue_wanted,
@@ -22,7 +23,8 @@ from rackwright.lifecycle.steps import Hold, Rest
 def who_rests_has_no_wish_left(moment: Moment) -> None:
     """What you can do in a phase is done at the next pass.
 
-    Or what is declared can't be done without a BMC, or what the deployment names isn't right: the machine says so.
+    Or what is declared can't be done without a BMC, what the deployment names isn't right, or nothing runs that could be
+    adopted: the machine says so.
     """
     world, step = moment.world.with_status(moment.after), moment.decision.step
     if not at_liberty(moment) or world.deleting or moment.fault is not None or not isinstance(step, Rest | Hold):
@@ -32,6 +34,8 @@ def who_rests_has_no_wish_left(moment: Moment) -> None:
         obstacle = world.seen.obstacle.reason
     if wishes & NEED_BMC and no_bmc(world):
         obstacle = "BMCMissing"
+    if "adoption" in wishes and powered_off(world):
+        obstacle = "NothingToAdopt"
     if obstacle is not None:
         assert isinstance(step, Hold), f"{wishes} can't be done, and nobody is told"
         assert moment.decision.reason == obstacle, f"{moment.decision.reason}, not {obstacle}"
