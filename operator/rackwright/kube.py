@@ -30,6 +30,7 @@ Body: TypeAlias = Mapping[str, Any]
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 FIELD_OWNER = "rackwright"
+EVENTS = "events.k8s.io", "v1"
 REQUEST_SECONDS = 30.0
 SILENCE_SECONDS = 70.0
 """After which a watch is begun anew: API servers send a bookmark each minute, however quiet the cluster is."""
@@ -77,7 +78,6 @@ class Cluster:
         """Watches and Leases have connections of their own: neither may wait for the other's, or for a worker's."""
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
-        self._events = client.EventsV1Api(api)
         self._watched = client.CoreV1Api(watching)
         self._watched_leases = client.CoordinationV1Api(watching)
         self._leases = client.CoordinationV1Api(leading)
@@ -225,19 +225,21 @@ class Cluster:
     async def create_event(self, namespace: str, body: Body) -> str:
         """Create an Event; returns its name."""
         fence.check()
-        created = await _asked(
+        created = await _object(
             "create an Event",
-            self._events.create_namespaced_event(namespace, body, _request_timeout=REQUEST_SECONDS),
+            self._custom.create_namespaced_custom_object(
+                *EVENTS, namespace, "events", body, _request_timeout=REQUEST_SECONDS
+            ),
         )
-        return str(created.metadata.name)
+        return str(created["metadata"]["name"])
 
     async def patch_event(self, namespace: str, name: str, body: Body) -> None:
         """Merge-patch an Event."""
         fence.check()
         await _asked(
             "patch an Event",
-            self._events.patch_namespaced_event(
-                name, namespace, body, _content_type=MERGE, _request_timeout=REQUEST_SECONDS
+            self._custom.patch_namespaced_custom_object(
+                *EVENTS, namespace, "events", name, body, _content_type=MERGE, _request_timeout=REQUEST_SECONDS
             ),
         )
 

@@ -102,3 +102,33 @@ async def test_a_fleet_is_listed_by_the_page_and_looked_at_before_the_next_one_i
         assert len(server.asked) == 1
         assert [item["metadata"]["name"] async for item in machines] == ["node-3"]
     assert [asked.get("continue") for asked in server.asked] == [None, "1"]
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "proxy"),
+    [("", "http://10.0.0.1:3128"), ("127.0.0.1", None), ("example.com", "http://10.0.0.1:3128")],
+)
+@pytest.mark.usefixtures("server")
+async def test_the_environments_proxy_is_taken_unless_it_says_not_to(
+    no_proxy: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert (await kube._settings()).proxy is None
+    monkeypatch.setenv("http_proxy", "http://10.0.0.1:3128")
+    monkeypatch.setenv("no_proxy", no_proxy)
+    assert (await kube._settings()).proxy == proxy
+
+
+async def test_a_netrc_is_not_read_for_each_request(
+    server: ApiServer,
+    cluster: Cluster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "netrc").write_text("aiohttp would complain of this")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    server.pages = [["node-01"]]
+    assert [item["metadata"]["name"] async for item in cluster.listed("baremetalmachines")] == ["node-01"]
+    assert not caplog.records

@@ -19,7 +19,7 @@ import logging
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NoReturn, assert_never
@@ -337,14 +337,21 @@ def _callback(candidate: object, peer: Address) -> str:
 
 def _certificate(candidate: object) -> str:
     """A heartbeat's certificate, PEM."""
-    pem = candidate if isinstance(candidate, str) and candidate.count("-----BEGIN ") == 1 else ""
     try:
-        der = ssl.PEM_cert_to_DER_cert(pem)
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
+        return _checked(candidate if isinstance(candidate, str) else "")
     except (ValueError, ssl.SSLError):
         _refuse(
             HTTPStatus.BAD_REQUEST, "agent_verify_ca isn't one PEM certificate: commands are given over HTTPS alone."
         )
+
+
+@lru_cache(maxsize=1024)
+def _checked(pem: str) -> str:
+    """One certificate and nothing else; an agent sends the same with each heartbeat. ValueError or SSLError if not."""
+    if pem.count("-----BEGIN ") != 1:
+        raise ValueError("not one")
+    der = ssl.PEM_cert_to_DER_cert(pem)
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
     return ssl.DER_cert_to_PEM_cert(der)
 
 

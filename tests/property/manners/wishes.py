@@ -23,8 +23,8 @@ from rackwright.lifecycle.steps import Hold, Rest
 def who_rests_has_no_wish_left(moment: Moment) -> None:
     """What you can do in a phase is done at the next pass.
 
-    Or what is declared can't be done without a BMC, what the deployment names isn't right, or nothing runs that could be
-    adopted: the machine says so.
+    Or what is declared can't be done without a BMC, what the deployment names isn't right, or nothing runs that could
+    be adopted: the machine says so.
     """
     world, step = moment.world.with_status(moment.after), moment.decision.step
     if not at_liberty(moment) or world.deleting or moment.fault is not None or not isinstance(step, Rest | Hold):
