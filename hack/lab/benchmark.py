@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from lab import controlplane, fleet, installation, simulated, usage
+from lab.bare import Written, write
 from lab.console import stage
 from lab.controlplane_services import services
 from lab.fleet import Fleet
@@ -88,8 +89,15 @@ class Bench:
         self.results[name] = figures
 
     def _usage(self) -> Usage:
+        return Usage.of(self.here.operator.require(), self._servers())
+
+    def server_seconds(self) -> float:
+        """Processor seconds of the API server so far."""
+        return sum(map(usage.processor_seconds, self._servers()))
+
+    def _servers(self) -> list[int]:
         etcd, server, _ = services(self.here.name)
-        return Usage.of(self.here.operator.require(), [pid for pid in (etcd.pid, server.pid) if pid is not None])
+        return [pid for pid in (etcd.pid, server.pid) if pid is not None]
 
     async def all_rest(self, names: Sequence[str], phase: str) -> float:
         """Wait until all of these do; when that was."""
@@ -100,12 +108,13 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(name: str, count: int, arguments: Sequence[str]) -> AsyncIterator[Bench]:
-    """A fresh control plane and operator; nothing is left of them."""
+async def bench(name: str, count: int, arguments: Sequence[str], *, operated: bool = True) -> AsyncIterator[Bench]:
+    """A fresh control plane, and an operator unless nobody is to operate; nothing is left of them."""
     try:
         here = Operated(controlplane.up(name))
         here.install()
-        start_operator(here, arguments)
+        if operated:
+            start_operator(here, arguments)
         here.kubectl("apply", "-f", str(SAMPLES / "machines-namespace.yaml"))
         here.kubectl("apply", "-f", "-", stdin=json.dumps(simulated.image()))
         async with Fleet.of(here.plane) as machines:
@@ -234,7 +243,16 @@ async def storm(it: Bench, calm: float) -> None:
     figures.further["percent slower than without"] = 100 * (figures.wall / calm - 1)
 
 
-SCENARIOS = ("created", "changed", "wished", "idle", "restarted", "deployed", "released", "storm")
+async def bare(it: Bench, written: Written) -> None:
+    """The same requests without an operator, and two who watch."""
+    with stage(f"{it.count} machines: the same requests, nobody decides"):
+        async with Fleet.of(it.here.plane):
+            before = it.server_seconds()
+            wall = await write(it.fleet, fleet.specs(it.count, FAST), written)
+            it.results["bare"] = Figures(wall, server=it.server_seconds() - before)
+
+
+SCENARIOS = ("created", "changed", "wished", "idle", "restarted", "deployed", "released", "storm", "bare")
 
 
 async def run(
@@ -243,6 +261,7 @@ async def run(
     """Take a fleet of this size through the scenarios that are wanted; what comes first of all always happens."""
     async with bench(name, count, arguments) as it:
         await created(it)
+        written = Written.about(it.here, next(iter(it.fleet.machines)))
         for scenario, tell in (
             ("changed", changed),
             ("wished", wished),
@@ -257,6 +276,10 @@ async def run(
     if "storm" in wanted:
         async with bench(name, count, arguments) as it:
             await storm(it, results["created"].further["seconds until 90 % are Ready"])
+        results |= it.results
+    if "bare" in wanted:
+        async with bench(name, count, arguments, operated=False) as it:
+            await bare(it, written)
         results |= it.results
     return results
 

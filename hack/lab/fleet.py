@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,18 +108,17 @@ class Fleet:
 
     async def create(self, specs: Mapping[str, JSON]) -> None:
         """Declare machines."""
+        await side_by_side(lambda name: self.declare(name, specs[name]), list(specs))
 
-        async def one(name: str) -> None:
-            metadata = {"name": name, "namespace": MACHINES}
-            body = {
-                "apiVersion": f"{GROUP}/{VERSION}",
-                "kind": "BareMetalMachine",
-                "metadata": metadata,
-                "spec": specs[name],
-            }
-            await self.custom.create_namespaced_custom_object(GROUP, VERSION, MACHINES, PLURAL, body)
-
-        await _side_by_side(one, list(specs))
+    async def declare(self, name: str, spec: JSON) -> None:
+        """Declare one."""
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "BareMetalMachine",
+            "metadata": {"name": name, "namespace": MACHINES},
+            "spec": spec,
+        }
+        await self.custom.create_namespaced_custom_object(GROUP, VERSION, MACHINES, PLURAL, body)
 
     async def change(self, names: Sequence[str], spec: JSON) -> None:
         """Merge the same into the spec of each."""
@@ -132,7 +131,7 @@ class Fleet:
             if self.machines[name].rests:
                 self._put(name, Known.of(record, self._declared[name]))  # what was known is out of date
 
-        await _side_by_side(one, names)
+        await side_by_side(one, names)
 
     # --- what becomes of it -----------------------------------------------------------------------------------------
 
@@ -162,7 +161,8 @@ class Fleet:
         return ", ".join(f"{phase} {count}" for phase, count in sorted(counted.items())) or "none declared"
 
 
-async def _side_by_side(one: Callable[[str], Any], names: Sequence[str]) -> None:
+async def side_by_side(one: Callable[[str], Awaitable[None]], names: Sequence[str]) -> None:
+    """Do that for each, as many at once as there are connections."""
     left = iter(names)
 
     async def some() -> None:

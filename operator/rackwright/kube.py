@@ -307,11 +307,12 @@ async def connected(*, connections: int = 64, trace: aiohttp.TraceConfig | None 
             settings.trace_configs = [trace] if trace is not None else None
             for limit in (connections, unbounded, LEASE_CONNECTIONS):
                 settings.connection_pool_maxsize = limit
-                apis.append(await stack.enter_async_context(client.ApiClient(settings)))
+                apis.append(api := await stack.enter_async_context(client.ApiClient(settings)))
+                api.user_agent = FIELD_OWNER  # as which the API server notes whose fields are whose
         except Exception as error:  # noqa: BLE001 (whatever the library stumbles over is in what a person wrote)
             raise Unconfigured(_unusable(error)) from None
-        api, watching, leading = apis
-        yield Cluster(api, watching=watching, leading=leading)
+        ours, watching, leading = apis
+        yield Cluster(ours, watching=watching, leading=leading)
 
 
 async def _settings() -> client.Configuration:

@@ -26,11 +26,15 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_hundred_machines_cost_a_counted_number_of_requests_each_and_nothing_is_left_of_them() -> None:
     # However busy this host is: a step that takes longer than half a minute would be shown to take its time.
     steady = "--operator-argument=--show-progress-after=3600"
-    done = bench("--machines", str(MACHINES), "--scenario", "deployed", "--scenario", "released", "--json", steady)
+    wanted = [f"--scenario={name}" for name in ("deployed", "released", "bare")]
+    done = bench("--machines", str(MACHINES), *wanted, "--json", steady)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout
     measured = json.loads(done.stdout)
     scenarios = measured["machines"][str(MACHINES)]
-    assert set(scenarios) == {"created", "deployed", "released"}
+    assert set(scenarios) == {"created", "deployed", "released", "bare"}
+    bare = scenarios.pop("bare")
+    assert bare["wall"] > 0 < bare["server"]
+    assert bare["operator"] == 0
     for name, figures in scenarios.items():
         assert 0 < sum(figures["requests"].values()) <= MOST_REQUESTS, (name, figures["requests"])
         assert figures["operator"] > 0

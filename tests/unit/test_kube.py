@@ -26,6 +26,7 @@ class ApiServer:
         self.pages: list[list[str]] = []
         """Names of machines."""
         self.asked: list[dict[str, str]] = []
+        self.agents: list[str] = []
         self.closing = asyncio.Event()
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
@@ -42,6 +43,7 @@ class ApiServer:
     async def machines(self, request: web.Request) -> web.Response:
         """One page of machines."""
         self.asked.append(dict(request.query))
+        self.agents.append(request.headers["User-Agent"])
         page = int(request.query.get("continue", "0"))
         following = {"continue": f"{page + 1}"} if page + 1 < len(self.pages) else {}
         items = [{"metadata": {"name": name}} for name in self.pages[page]]
@@ -118,6 +120,12 @@ async def test_the_environments_proxy_is_taken_unless_it_says_not_to(
     monkeypatch.setenv("http_proxy", "http://10.0.0.1:3128")
     monkeypatch.setenv("no_proxy", no_proxy)
     assert (await kube._settings()).proxy == proxy
+
+
+async def test_the_api_server_is_told_who_asks(server: ApiServer, cluster: Cluster) -> None:
+    server.pages = [[]]
+    assert [item async for item in cluster.listed("baremetalmachines")] == []
+    assert server.agents == ["rackwright"]
 
 
 async def test_a_netrc_is_not_read_for_each_request(

@@ -1,0 +1,75 @@
+"""The floor of a fleet's way to Ready: what the API server alone needs for what an operator asks of it.
+
+A client that decides nothing makes the same requests a machine, with what the operator wrote about one, and there is
+somebody else who watches. No operator on this machine could be quicker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab.fleet import GROUP, PLURAL, VERSION, Fleet, side_by_side
+from lab.installation import MACHINES, Operated
+
+MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
+STATUS_WRITES, EVENTS = 3, 2
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an operator has written about one machine that is Ready."""
+
+    status: JSON
+    finalizers: list[str]
+    inventory: JSON
+    event: JSON
+
+    @classmethod
+    def about(cls, here: Operated, name: str) -> Written:
+        """From the records."""
+
+        def get(*what: str) -> JSON:
+            found: JSON = json.loads(here.kubectl("get", *what, "-n", MACHINES, "-o", "json"))
+            return found
+
+        record, inventory = get("bmm", name), get("hwi", name)
+        event = get("events.events.k8s.io", f"--field-selector=regarding.name={name}")["items"][0]
+        for kept in (inventory, event):
+            kept["metadata"] = {}
+        return cls(record["status"], record["metadata"]["finalizers"], inventory, event)
+
+
+async def write(fleet: Fleet, specs: Mapping[str, JSON], written: Written) -> float:
+    """Declare these machines and write the same about each; the seconds until the last one is there."""
+    api = fleet.custom
+
+    async def one(name: str) -> None:
+        await fleet.declare(name, specs[name])
+        named = (GROUP, VERSION, MACHINES, PLURAL, name)
+        finalizers = {"metadata": {"finalizers": written.finalizers}}
+        await api.patch_namespaced_custom_object(*named, finalizers, _content_type=MERGE)
+        for number in range(STATUS_WRITES):
+            status = written.status | {"observedGeneration": number - STATUS_WRITES + 2}  # the last is of this spec
+            await api.patch_namespaced_custom_object_status(*named, {"status": status}, _content_type=MERGE)
+        await api.patch_namespaced_custom_object(
+            *(GROUP, VERSION, MACHINES, "hardwareinventories", name, {**written.inventory, "metadata": {"name": name}}),
+            field_manager="bench",
+            force=True,
+            _content_type=APPLY,
+        )
+        event = {**written.event, "metadata": {"generateName": f"{name}-", "namespace": MACHINES}}
+        for _ in range(EVENTS):
+            await api.create_namespaced_custom_object("events.k8s.io", "v1", MACHINES, "events", event)
+
+    begun = time.monotonic()
+    await asyncio.gather(
+        side_by_side(one, list(specs)),
+        fleet.until(lambda: fleet.resting["Ready"] == len(specs), 60 + len(specs), lambda _: None),
+    )
+    return time.monotonic() - begun
