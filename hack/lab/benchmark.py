@@ -57,8 +57,8 @@ class Figures:
 
     @property
     def requests_per_machine(self) -> float:
-        """All of them."""
-        return sum(self.requests.values())
+        """But for listings, which are of the whole fleet."""
+        return round(sum(each for what, each in self.requests.items() if not what.startswith("list")), 2)
 
 
 @dataclass

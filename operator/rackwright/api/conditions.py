@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rackwright.api.fields import CONFIG, Time
+from rackwright.api.fields import CONFIG, Repeated, Time
 
 
 class ConditionType(StrEnum):
@@ -30,9 +30,9 @@ class ConditionType(StrEnum):
 class Condition:
     """One observation about an object."""
 
-    type: str = Field(description="What is observed.")
+    type: Repeated = Field(description="What is observed.")
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     observed_generation: int | None = Field(default=None, description="The generation of spec it was observed for.")
     last_transition_time: Time = Field(description="When status last changed.")
-    reason: str = Field(description="Why, as one CamelCase word.")
-    message: str = Field(default="", description="Why, in a sentence.")
+    reason: Repeated = Field(description="Why, as one CamelCase word.")
+    message: Repeated = Field(default="", description="Why, in a sentence.")

@@ -7,6 +7,7 @@ API server itself names the field. pydantic doesn't repeat the rules: what reach
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -44,6 +45,10 @@ class Model(BaseModel):
     """
 
     model_config = CONFIG | ConfigDict(frozen=True)
+
+
+Repeated = Annotated[str, AfterValidator(sys.intern)]
+"""One of the few texts that are in the records of all machines: in memory once."""
 
 
 def rules(*rules_: tuple[str, str]) -> dict[str, Any]:

@@ -7,8 +7,9 @@ is the object.
 from __future__ import annotations
 
 from pydantic import Field, computed_field
+from pydantic.dataclasses import dataclass
 
-from rackwright.api.fields import Model, Time
+from rackwright.api.fields import CONFIG, Model, Time
 
 
 class CPUInventory(Model):
@@ -21,7 +22,8 @@ class CPUInventory(Model):
     flags: list[str] = Field(default=[], description="Features that the processors offer.")
 
 
-class DiskInventory(Model):
+@dataclass(config=CONFIG, frozen=True, slots=True, kw_only=True)
+class DiskInventory:
     """One disk."""
 
     name: str = Field(description="Kernel name, like /dev/sda.")

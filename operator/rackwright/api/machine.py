@@ -395,7 +395,8 @@ class BareMetalMachineSpec(Model):
     broken: Broken | None = Field(default=None, description="Present: marked as not to be used.")
 
 
-class HardwareSummary(Model):
+@dataclass(config=CONFIG, frozen=True, slots=True, kw_only=True)
+class HardwareSummary:
     """The hardware in a line; the whole report is the HardwareInventory of the same name."""
 
     cpus: int = Field(default=0, description="Logical processors.")
@@ -407,7 +408,7 @@ class HardwareSummary(Model):
     model: str = Field(default="", description="Product name of the system.")
     serial: str = Field(default="", description="Serial number of the system.")
     mac_addresses: list[str] = Field(
-        default=[],
+        default_factory=list,
         description="Hardware addresses of its network cards, 32 at most: by any of them the machine is recognised.",
     )
 

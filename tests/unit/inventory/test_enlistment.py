@@ -31,7 +31,7 @@ from rackwright.inventory.report import read
 
 MAC, OTHER_MAC, THIRD_MAC = "52:54:00:00:00:07", "52:54:00:00:00:08", "52:54:00:00:00:09"
 HARDWARE = HardwareSummary(vendor="Contoso", model="R1", serial="SN0007", mac_addresses=[MAC, OTHER_MAC])
-OTHER_HARDWARE = HARDWARE.model_copy(update={"serial": "SN0008"})
+OTHER_HARDWARE = replace(HARDWARE, serial="SN0008")
 STRANGER = Stranger((MAC, OTHER_MAC), HARDWARE, "10.0.0.7", Architecture.AMD64, BootMode.UEFI)
 KNOWN = Known("rack-a/node-07", "uid-7", frozenset(), "", None, in_use=False, is_new=False)
 
@@ -165,7 +165,7 @@ def test_a_name_that_another_has_is_not_taken_twice() -> None:
 
 @given(st.text(max_size=300))
 def test_every_name_can_be_a_host_name(serial: str) -> None:
-    who = replace(STRANGER, hardware=HARDWARE.model_copy(update={"serial": serial}))
+    who = replace(STRANGER, hardware=replace(HARDWARE, serial=serial))
     for name in islice(names(who), 3):
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name)
 
@@ -185,9 +185,9 @@ OTHERS = {
     "a BMC with the address that it left the factory with": {"bmc_host": "10.0.0.7", "hardware": OTHER_HARDWARE},
     "another node of one chassis, idle": {"macs": frozenset({THIRD_MAC}), "hardware": HARDWARE},
     "the same number of another make": {
-        "hardware": HARDWARE.model_copy(update={"vendor": "Fabrikam"}), "in_use": True,
+        "hardware": replace(HARDWARE, vendor="Fabrikam"), "in_use": True,
     },
-    "a number that says nothing": {"hardware": HARDWARE.model_copy(update={"serial": ""}), "in_use": True},
+    "a number that says nothing": {"hardware": replace(HARDWARE, serial=""), "in_use": True},
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rackwright.api.machine import Architecture, HardwareSummary
+from rackwright.api.machine import Architecture, BareMetalMachineStatus, HardwareSummary
 from rackwright.inventory.report import read
 
 AT = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -245,6 +245,6 @@ def test_any_json_in_the_places_that_are_read_does_too(inventory: dict[str, obje
 
 def _storable(value: object) -> None:
     inspection = read(value, AT)
-    for model in (inspection.report, inspection.summary):
+    for model in (inspection.report, BareMetalMachineStatus(hardware=inspection.summary)):
         json.dumps(model.model_dump(by_alias=True, mode="json"), ensure_ascii=False).encode()
     inspection.error.encode()
