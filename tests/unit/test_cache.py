@@ -138,6 +138,19 @@ def test_what_the_schema_should_have_refused_is_named_by_its_field_without_its_v
     assert "secret" not in str(caught.value)
 
 
+def test_what_a_newer_version_wrote_is_no_error_to_an_older_one_that_came_back() -> None:
+    ready = {"type": "Ready", "status": "True", "reason": "Available", "lastTransitionTime": EARLY, "newer": {}}
+    ended = {"name": "Deploy", "outcome": "Succeeded", "startedAt": EARLY, "duration": "5m", "newer": 7}
+    status = machine(
+        spec={"newer": True},
+        status={"conditions": [ready], "history": [ended], "hardware": {"cpus": 8, "newer": ""}, "newer": []},
+    ).status
+    assert [condition.reason for condition in status.conditions] == ["Available"]
+    assert [entry.outcome for entry in status.history] == ["Succeeded"]
+    assert status.hardware is not None
+    assert status.hardware.cpus == 8
+
+
 def test_an_unreadable_annotation_still_says_that_something_is_installed() -> None:
     notes = {"metal.rackwright.io/installed": "{half of it"}
     evidence = machine(metadata={"annotations": notes}).evidence
