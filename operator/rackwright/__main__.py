@@ -259,11 +259,11 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument(
         "--bmc-concurrency", type=_count, default=app.BMC_CONCURRENCY, metavar="N",
-        help="exchanges with BMCs at once, fleet-wide; those that hang don't count (default %(default)s)",
+        help="exchanges of this operator with BMCs at once; those that hang don't count (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
         "--bmc-calls-per-second", type=_count_or_none, default=0, metavar="N",
-        help="exchanges with BMCs that begin in a second, fleet-wide (default: no limit)",
+        help="exchanges of this operator with BMCs that begin in a second (default: no limit)",
     )  # fmt: skip
     run.add_argument(
         "--retry-base", type=float, default=Policy().retry_base.total_seconds(), metavar="SECONDS",

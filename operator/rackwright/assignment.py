@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from rackwright.api import RACK_LABEL, SHARD_LABEL
 from rackwright.api.machine import BareMetalMachineSpec
-from rackwright.power.address import parse
+from rackwright.power.address import SIMULATED, parse
 from rackwright.power.port import PowerError
 
 Holders: TypeAlias = Mapping[int, str]
@@ -57,7 +57,8 @@ def shard_key(metadata: Mapping[str, Any], spec: BareMetalMachineSpec) -> str:
     place = ""
     if spec.bmc is not None:
         try:
-            place = parse(spec.bmc.address).place
+            bmc = parse(spec.bmc.address)
+            place = bmc.place if bmc.scheme != SIMULATED else ""  # which says how it behaves, and nothing of where
         except PowerError:
             place = ""  # an address that leads nowhere
     return f"bmc/{place}" if place else f"machine/{metadata['namespace']}/{metadata['name']}"

@@ -4,8 +4,7 @@ A key that is woken while a worker has it is handed out once more afterwards, so
 twice. A timer is only ever brought forward: whoever wants an earlier look gets it.
 
 Keys that something has happened to go before those whose time has merely come: after a restart, an agent waits seconds
-for its report to be taken, and not until every BMC of a large fleet was asked. Among either, lanes take turns: five
-thousand machines of one namespace are one lane, and another's only machine comes next.
+for its report to be taken, and not until every BMC of a large fleet was asked. Among either, lanes take turns.
 """
 
 from __future__ import annotations
@@ -13,34 +12,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from rackwright.lanes import Lanes
+
 Key = TypeVar("Key", bound=Hashable)
-
-
-class Lanes(Generic[Key]):
-    """Keys in the order of their coming in each lane, and the lanes in turn."""
-
-    def __init__(self, lane: Callable[[Key], Hashable]) -> None:
-        self._lane = lane
-        self._lanes: OrderedDict[Hashable, deque[Key]] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        return bool(self._lanes)
-
-    def put(self, key: Key) -> None:
-        """At the end of its lane; a new lane comes after those that are there."""
-        self._lanes.setdefault(self._lane(key), deque()).append(key)
-
-    def pop(self) -> Key:
-        """The first of the lane whose turn it is."""
-        name, keys = self._lanes.popitem(last=False)
-        key = keys.popleft()
-        if keys:
-            self._lanes[name] = keys
-        return key
 
 
 class WorkQueue(Generic[Key]):

@@ -39,6 +39,7 @@ from rackwright.execute import MACHINES, AskedToShutDown, Executor, NotNow
 from rackwright.fence import Fenced, fenced
 from rackwright.install.phone_home import PhoneHome
 from rackwright.kube import Cluster, ClusterError, Conflict, Gone
+from rackwright.lanes import ON_BEHALF_OF
 from rackwright.lifecycle.decide import Decision, after_asking, after_fault, after_refusal, decide
 from rackwright.lifecycle.steps import Action, LetGo, Stage
 from rackwright.lifecycle.world import Blame, Fault, World
@@ -219,6 +220,7 @@ class Reconciler:
                     one.add_done_callback(self._caught_up)
 
     async def _one(self, key: Key) -> None:
+        ON_BEHALF_OF.set(key.namespace)
         try:
             with self._metrics.passing() as it:
                 it.result = await self._guarded(key)
@@ -296,7 +298,7 @@ class Reconciler:
 
     async def _move(self, machine: Machine, shard_key: str) -> float:
         """Write down what puts the machine into its shard; nothing is being done to it meanwhile."""
-        _log.info("machine=%s sharded by %s, before by %s", machine.key, shard_key, machine.sharded_by or "nothing")
+        _log.info(Line(f"sharded by {shard_key}, before by {machine.sharded_by or 'nothing'}", machine=machine.key))
         annotations = {SHARDED_BY_ANNOTATION: shard_key}
         guard = {"uid": machine.uid, "resourceVersion": str(machine.version)}
         self.seen(await self._cluster.patch_metadata(MACHINES, *machine.key, {"annotations": annotations, **guard}))

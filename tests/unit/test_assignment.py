@@ -64,7 +64,7 @@ def test_machines_behind_one_bmc_are_in_one_shard_whatever_they_speak_to_it() ->
     assert found == {"bmc/bmc-7"}
 
 
-@pytest.mark.parametrize("bmc", [None, "manual://", "nonsense"])
+@pytest.mark.parametrize("bmc", [None, "manual://", "nonsense", "simulated://fast"])
 def test_a_machine_without_a_bmc_is_put_by_its_name(bmc: str | None) -> None:
     assert key(None, bmc) == "machine/rack-a/node-07"
 

@@ -60,34 +60,52 @@ class Line:
     async def turn(self, limits: Limits) -> AsyncIterator[None]:
         """This BMC's turn, for an exchange that needs no thread. Raises as `call` does where no turn came."""
         place = await self._take_turn(limits.turn)
+        begun = asyncio.get_running_loop().time()
         try:
             fence.check()
             yield
+            self._behaved(begun, None)
+        except PowerError as error:
+            self._behaved(begun, error)
+            raise
         finally:
             self._end_turn(place)
 
     async def _take_turn(self, patience: float) -> Place:
+        """Whoever else speaks to this BMC comes first, then the fleet's limits: those are ours, and no fault of its."""
+        async with self._within(patience, f"The BMC at {self.place}", "earlier exchanges with it still go on"):
+            await self._bmc.lock.acquire()
+        try:
+            # After the lock: who waits for a slow BMC keeps no place from the others.
+            many = "as many as --bmc-concurrency allows, and those that hang, still go on"
+            async with self._within(patience, f"The exchange with the BMC at {self.place}", many):
+                place = await self._traffic.enter(self._bmc.manner)
+            try:
+                await self._traffic.pace()
+            except BaseException:
+                place.give_back()
+                raise
+        except BaseException:
+            self._bmc.lock.release()
+            raise
+        return place
+
+    @asynccontextmanager
+    async def _within(self, patience: float, who: str, why: str) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(patience):
-                await self._bmc.lock.acquire()
-                try:
-                    # After the lock: who waits for a slow BMC keeps no place from the others.
-                    return await self._traffic.enter(self._bmc.manner)
-                except BaseException:
-                    self._bmc.lock.release()
-                    raise
+                yield
         except TimeoutError:
-            raise PowerError(
-                FaultClass.BUSY,
-                f"The BMC at {self.place} had no turn within {patience:g} s: earlier exchanges still go on",
-            ) from None
+            raise PowerError(FaultClass.BUSY, f"{who} had no turn within {patience:g} s: {why}") from None
 
     def _ended(self, place: Place, begun: float, exchange: asyncio.Future[T]) -> None:
         if not exchange.cancelled():
-            error = exchange.exception()  # seen, even if the caller left: nothing to report as never retrieved
-            took = asyncio.get_running_loop().time() - begun
-            self._bmc.manner = _manner(error, hung=took >= self._traffic.hanging)
+            self._behaved(begun, exchange.exception())  # seen, even if the caller left
         self._end_turn(place)
+
+    def _behaved(self, begun: float, error: BaseException | None) -> None:
+        took = asyncio.get_running_loop().time() - begun
+        self._bmc.manner = _manner(error, hung=took >= self._traffic.hanging)
 
     def _end_turn(self, place: Place) -> None:
         place.give_back()

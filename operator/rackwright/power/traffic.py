@@ -6,6 +6,8 @@ A BMC that hangs holds a thread for a minute or two, and a fleet has some at any
 - many more aside, for exchanges that take longer than `HANGING_SECONDS`: each moves there and frees its place;
 - a BMC that hung the last time begins aside, and waits there for a place if many do.
 
+Whoever waits for a place, or for the moment at which another exchange may begin, takes turns by namespace (`lanes`).
+
 A thread that hangs costs memory and nothing else. Whether a BMC hangs is known only by asking it: one that is asked for
 the first time, or is back after it hung, shows it within `HANGING_SECONDS`.
 """
@@ -17,6 +19,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import assert_never
+
+from rackwright.lanes import Turns
 
 HANGING_SECONDS = 3.0
 """Most BMCs answer within this, and slower ones lose nothing but their place."""
@@ -45,7 +49,7 @@ class OneBMC:
 class Place:
     """What one exchange has of the fleet's traffic, until it is given back."""
 
-    def __init__(self, held: list[asyncio.Semaphore], aside: asyncio.Semaphore, after: float) -> None:
+    def __init__(self, held: list[Turns], aside: Turns, after: float) -> None:
         self._held = held
         self._aside = aside
         self._moving: asyncio.Task[None] | None = None
@@ -68,7 +72,7 @@ class Place:
         await self._aside.acquire()
         self._release([self._aside])
 
-    def _release(self, now: list[asyncio.Semaphore]) -> None:
+    def _release(self, now: list[Turns]) -> None:
         held, self._held = self._held, now
         for semaphore in held:
             semaphore.release()
@@ -82,9 +86,11 @@ class Traffic:
         """Seconds after which an exchange is taken to hang."""
         self._between = 1 / per_second if per_second else 0.0
         self._next = float("-inf")
-        self._places = asyncio.Semaphore(concurrency)
-        self._unproven = asyncio.Semaphore(concurrency - concurrency // 4)
-        self._aside = asyncio.Semaphore(concurrency * ASIDE)
+        self._gate = Turns(1)
+        """Whoever has it is the next to begin."""
+        self._places = Turns(concurrency)
+        self._unproven = Turns(concurrency - concurrency // 4)
+        self._aside = Turns(concurrency * ASIDE)
         self.threads: Executor = ThreadPoolExecutor(concurrency * (1 + ASIDE), thread_name_prefix="bmc")
 
     async def enter(self, manner: Manner) -> Place:
@@ -98,21 +104,23 @@ class Traffic:
                 wanted = [self._aside]
             case _:
                 assert_never(manner)
-        held: list[asyncio.Semaphore] = []
+        held: list[Turns] = []
         try:
             for semaphore in wanted:
                 await semaphore.acquire()
                 held.append(semaphore)
-            await self._pace()
         except BaseException:
             for semaphore in held:
                 semaphore.release()
             raise
         return Place(held, self._aside, self.hanging)
 
-    async def _pace(self) -> None:
-        """Wait until another exchange may begin."""
-        now = asyncio.get_running_loop().time()
-        begins = self._next = max(self._next + self._between, now)
-        if begins > now:
-            await asyncio.sleep(begins - now)
+    async def pace(self) -> None:
+        """Wait until another exchange may begin: as many do in a second as are allowed."""
+        if not self._between:
+            return
+        clock = asyncio.get_running_loop().time
+        async with self._gate.turn():
+            if (left := self._next - clock()) > 0:
+                await asyncio.sleep(left)
+            self._next = clock() + self._between

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from rackwright.lanes import ON_BEHALF_OF
 from rackwright.power.line import Line
 from rackwright.power.port import DEFAULT_LIMITS, FaultClass, PowerError
-from rackwright.power.traffic import Manner, OneBMC, Traffic
+from rackwright.power.traffic import HANGING_SECONDS, Manner, OneBMC, Traffic
 
 CONCURRENCY = 32
 
@@ -103,7 +104,7 @@ class Fleet:
 
     def free(self) -> int:
         """Places that nobody has."""
-        return self.traffic._places._value
+        return self.traffic._places.free
 
 
 async def a_while(hanging: int) -> list[float]:
@@ -145,7 +146,7 @@ def test_those_that_hang_free_their_places_and_begin_aside_the_next_time() -> No
         await asyncio.sleep(1)
         assert (fleet.free(), fleet.threads.busy) == (CONCURRENCY, 24)
         await asyncio.gather(*asked)
-        assert fleet.traffic._aside._value == 8 * CONCURRENCY
+        assert fleet.traffic._aside.free == 8 * CONCURRENCY
 
     in_virtual_time(main)
 
@@ -203,7 +204,7 @@ def test_no_place_is_lost_whoever_gives_up_when() -> None:
                 asked.cancel()
         await asyncio.sleep(10_000)
         places = (fleet.traffic._places, fleet.traffic._unproven, fleet.traffic._aside)
-        assert [each._value for each in places] == [4, 3, 32]
+        assert [each.free for each in places] == [4, 3, 32]
         assert not any(line._bmc.lock.locked() for line in lines)
 
     in_virtual_time(main)
@@ -225,5 +226,75 @@ def test_a_rate_is_no_debt_after_a_pause() -> None:
         await asyncio.sleep(60)
         assert await fleet.asks(fleet.line(), answers(0.01)) == pytest.approx(0.01, abs=0.01)
         assert await fleet.asks(fleet.line(), answers(0.01)) == pytest.approx(1.0, abs=0.02)
+
+    in_virtual_time(main)
+
+
+@pytest.mark.parametrize("limit", [{"concurrency": 1}, {"per_second": 1}])
+def test_a_tenants_thousand_machines_do_not_make_anothers_only_one_wait(limit: dict[str, int]) -> None:
+    async def main() -> None:
+        fleet = Fleet(**limit)
+        ON_BEHALF_OF.set("many")
+        crowd = [asyncio.ensure_future(fleet.asks(fleet.line(), answers(1.0))) for _ in range(1_000)]
+        await asyncio.sleep(0.5)
+        ON_BEHALF_OF.set("one")
+        assert await fleet.asks(fleet.line(), answers(1.0)) < 6
+        for each in crowd:
+            each.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+
+    in_virtual_time(main)
+
+
+def test_whoever_gives_up_waiting_takes_nobodys_turn() -> None:
+    async def main() -> None:
+        fleet = Fleet(per_second=1)
+        crowd = [asyncio.ensure_future(fleet.asks(fleet.line(), answers(0.01))) for _ in range(100)]
+        await asyncio.sleep(0.5)
+        for each in crowd[1:]:
+            each.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+        assert await fleet.asks(fleet.line(), answers(0.01)) < 1.1
+
+    in_virtual_time(main)
+
+
+def test_our_own_rate_is_no_fault_of_a_bmc() -> None:
+    async def main() -> None:
+        fleet, work = Fleet(per_second=1), answers(0.01)
+        longer = round(2 * DEFAULT_LIMITS.turn)
+        asked = [fleet.line().call(work, DEFAULT_LIMITS) for _ in range(longer)]
+        assert await asyncio.gather(*asked) == [None] * longer
+
+    in_virtual_time(main)
+
+
+def test_where_no_place_is_free_for_long_the_limit_is_named() -> None:
+    async def main() -> None:
+        fleet = Fleet(concurrency=1)
+        hanging = [asyncio.ensure_future(fleet.asks(fleet.line(), hangs(10_000))) for _ in range(10)]
+        await asyncio.sleep(1_000)  # one has the place, and eight are aside
+        with pytest.raises(
+            PowerError, match=r"exchange with the BMC at there had no turn.*--bmc-concurrency"
+        ) as raised:
+            await fleet.line().call(answers(1), DEFAULT_LIMITS)
+        assert raised.value.fault is FaultClass.BUSY
+        await asyncio.gather(*hanging)
+        await asyncio.sleep(100_000)
+
+    in_virtual_time(main)
+
+
+def test_an_exchange_without_a_thread_shows_how_its_bmc_behaves_too() -> None:
+    async def main() -> None:
+        line = Fleet().line()
+        with suppress(PowerError):
+            async with line.turn(DEFAULT_LIMITS):
+                await asyncio.sleep(HANGING_SECONDS)
+                raise PowerError(FaultClass.UNREACHABLE, "The BMC does not answer in time")
+        manners = [line._bmc.manner]
+        async with line.turn(DEFAULT_LIMITS):
+            pass
+        assert [*manners, line._bmc.manner] == [Manner.HANGS, Manner.ANSWERS]
 
     in_virtual_time(main)
