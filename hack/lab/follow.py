@@ -78,9 +78,10 @@ def follow(
         while (left := min(deadline, patience) - time.monotonic()) > 0:
             for seen in (Sight(*columns) for columns in told.wait(left)):
                 say(str(seen))
-                if seen.phase in until and not seen.step:
+                answers = seen.observed == seen.generation  # else it tells of an earlier spec
+                if answers and seen.phase in until and not seen.step:
                     return seen
-                if seen.phase == "Failed" and "Failed" not in until:
+                if answers and seen.phase == "Failed" and "Failed" not in until:
                     raise Unfit(f"{node} has Failed: {seen.message}", remedy)
                 patience = min(patience, time.monotonic() + PATIENCE) if seen.waits_for_a_person else float("inf")
     if seen is not None and patience < deadline:

@@ -248,7 +248,7 @@ class Operator:
             if not stop.is_set():
                 ended = (t.exception() for t in tasks if t.done() and not t.cancelled())
                 failed = next((error for error in ended if error is not None), None)
-                _log.error("stopping: %s", failed or "leadership was lost, or the watches ended")
+                _log.error("stopping: %s", _innermost(failed) or "leadership was lost, or the watches ended")
                 _log.debug("stopping", exc_info=failed)
         finally:
             watching.set()
@@ -342,7 +342,8 @@ class Operator:
         except ValueError:
             _log.error("the OperatingSystemImage %s can't be read and is left out", name)
             image = None
-        for key in self._cache.put_image(name, image):
+        version = item["metadata"].get("resourceVersion")
+        for key in self._cache.put_image(name, image, None if version is None else int(version)):
             self._reconciler.image_changed(key)
 
     def _unready(self) -> str | None:
@@ -410,11 +411,20 @@ async def _token_key(cluster: Cluster, namespace: str, stop: asyncio.Event) -> b
                 raise SystemExit(0) from None
 
 
+def _innermost(error: BaseException | None) -> str:
+    """What has really failed, in a line; empty for nothing."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}" if error is not None else ""
+
+
 async def _first(*awaitables: Any) -> None:
-    """Return when one of them is done; the others are cancelled."""
+    """Return when one of them is done, or raise what it raised; the others are cancelled."""
     tasks = [asyncio.ensure_future(each) for each in awaitables]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
         for task in tasks:
             task.cancel()

@@ -85,6 +85,7 @@ class BMCs:
         if kept is not None and kept.bmc == bmc:
             return kept.driver
         credentials = ca = None
+        self._tried.pop(machine.uid, None)  # with Secrets that spec may not name any more
         if bmc.credentials_secret_ref is not None:
             name = bmc.credentials_secret_ref.name
             username = await self._value(machine, name, "username")
@@ -108,8 +109,12 @@ class BMCs:
         tried = dict(self._tried.get(machine.uid, {}))
         for name in tried:
             await self._secrets.read(Name(machine.key.namespace, name), fresh=True)
-        self._kept.pop(machine.uid, None)
-        await self.driver(machine)
+        del self._kept[machine.uid]
+        try:
+            await self.driver(machine)
+        except Obstructed:
+            self._kept[machine.uid] = kept  # or nobody would end it with its machine
+            raise
         return self._tried.get(machine.uid, {}) != tried
 
     async def power(self, machine: Machine, *, fresh: timedelta) -> Reading:

@@ -39,6 +39,11 @@ from rackwright.power.port import PowerError
 _IN_RAMDISK = frozenset({Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE, Stage.ERASE_DISKS, Stage.OPEN_RESCUE})
 
 
+_REMEMBERED = 10_000
+"""Deleted machines: more than a fleet loses while it is listed."""
+_NO_IMAGE: tuple[int, None] = (0, None)
+
+
 class Key(NamedTuple):
     """Names a machine."""
 
@@ -191,7 +196,10 @@ class Cache:
         self._traits: dict[str, set[Key]] = {}
         self._new: Counter[str] = Counter()
         """How many machines wait for acceptance, by namespace."""
-        self._images: dict[str, OperatingSystemImageSpec] = {}
+        self._deleted: dict[str, None] = {}
+        """The uids of those that were deleted last, in that order."""
+        self._images: dict[str, tuple[int, OperatingSystemImageSpec | None]] = {}
+        """With the newest version that was told of; None: there is none, or none that can be read."""
         self._changed: dict[str, asyncio.Event] = {}
 
     def __iter__(self) -> Iterator[Key]:
@@ -213,18 +221,19 @@ class Cache:
 
     def image(self, name: str) -> OperatingSystemImageSpec | None:
         """An image by name."""
-        return self._images.get(name)
+        return self._images.get(name, _NO_IMAGE)[1]
 
     def put(self, machine: Machine) -> set[Key]:
         """Take a newer version in; returns who has to be looked at: it, its rivals, and whose turn came."""
         before = self._machines.get(machine.key)
-        if before is not None and before.version >= machine.version:
+        if machine.uid in self._deleted or (before is not None and before.version >= machine.version):
             return set()
         affected: set[Key] = set()
         if before is not None and before.uid != machine.uid:
             self._by_uid.pop(before.uid, None)
             affected |= self.installs.forget(before.uid)
             self.census.remove(before.uid)
+            self._tell(before.uid)
         affected |= self._unclaim(before) | {machine.key} | self.installs.note(machine)
         self._machines[machine.key] = machine
         self._by_uid[machine.uid] = machine.key
@@ -238,8 +247,15 @@ class Cache:
         self._tell(machine.uid)
         return affected
 
-    def remove(self, key: Key, uid: str) -> set[Key]:
-        """Forget a machine; returns who shared a MAC address or BMC with it, and whose turn came."""
+    def remove(self, key: Key, uid: str, *, deleted: bool = True) -> set[Key]:
+        """Forget a machine; returns who shared a MAC address or BMC with it, and whose turn came.
+
+        What is deleted doesn't come back, though a listing or an answer that is older may still tell of it.
+        """
+        if deleted:
+            self._deleted[uid] = None
+            while len(self._deleted) > _REMEMBERED:
+                self._deleted.pop(next(iter(self._deleted)))
         machine = self._machines.get(key)
         if machine is None or machine.uid != uid:
             return set()
@@ -251,19 +267,22 @@ class Cache:
         self._changed.pop(uid, None)
         return affected
 
-    def put_image(self, name: str, image: OperatingSystemImageSpec | None) -> set[Key]:
-        """Take an image in, or out; returns the machines that name it."""
-        if image is None:
-            self._images.pop(name, None)
-        elif self._images.get(name) != image:
-            self._images[name] = image
-        else:
+    def put_image(self, name: str, image: OperatingSystemImageSpec | None, version: int | None) -> set[Key]:
+        """Take a newer version of an image in, or take it out; returns the machines that name it, if it is another now.
+
+        A version isn't known of one that a listing lacks.
+        """
+        newest, before = self._images.get(name, _NO_IMAGE)
+        if version is not None and version < newest:
+            return set()
+        self._images[name] = (newest if version is None else version, image)
+        if image == before:
             return set()
         return {k for k, m in self._machines.items() if m.spec.deployment and m.spec.deployment.image == name}
 
     def image_names(self) -> set[str]:
         """The images that are known."""
-        return set(self._images)
+        return {name for name, (_, image) in self._images.items() if image is not None}
 
     def resembling(self, traits: Collection[str]) -> list[Machine]:
         """The machines that have one of these traits."""

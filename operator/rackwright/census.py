@@ -54,7 +54,7 @@ class Census:
         """Machines by condition and how it stands."""
         self._counted: dict[str, Counted] = {}
         self._awaited: list[tuple[datetime, str]] = []
-        """When each stay is due, and whose it is; an entry whose machine has moved on is void."""
+        """When each stay is due, and whose it is; an entry whose machine has moved on is void, until there are many."""
         self._overdue: dict[str, tuple[str, datetime]] = {}
         """Whose stay is overdue: phase and since when."""
         self._overdue_phases: Counter[str] = Counter()
@@ -74,6 +74,9 @@ class Census:
         self._end_stay(uid)
         expected = self.expected.get(now.phase)
         if expected is not None and now.since is not None:
+            if len(self._awaited) > _MOST_VOID + 2 * len(self._counted):
+                self._awaited = [entry for entry in self._awaited if self._due(entry[1]) == entry[0]]
+                heapq.heapify(self._awaited)
             heapq.heappush(self._awaited, (now.since + expected, uid))
 
     def remove(self, uid: str) -> None:
@@ -87,12 +90,16 @@ class Census:
         while self._awaited and self._awaited[0][0] <= now:
             due, uid = heapq.heappop(self._awaited)
             here = self._counted.get(uid)
-            if here is None or here.since is None or here.phase not in self.expected or uid in self._overdue:
-                continue
-            if here.since + self.expected[here.phase] == due:
+            if here is not None and here.since is not None and uid not in self._overdue and self._due(uid) == due:
                 self._overdue[uid] = (here.phase, here.since)
                 self._overdue_phases[here.phase] += 1
         return self._overdue_phases
+
+    def _due(self, uid: str) -> datetime | None:
+        """When this stay is to end; None where nobody waits for that."""
+        here = self._counted.get(uid)
+        expected = self.expected.get(here.phase) if here is not None else None
+        return here.since + expected if here is not None and here.since is not None and expected is not None else None
 
     def _leave(self, uid: str, before: Counted | None) -> None:
         if before is not None:
@@ -107,6 +114,7 @@ class Census:
 
 
 _OURS = frozenset(ConditionType)
+_MOST_VOID = 1_000
 
 
 def counted(status: BareMetalMachineStatus) -> Counted:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from rackwright.api import GROUP, VERSION
 from rackwright.cache import Machine
-from rackwright.kube import Cluster, ClusterError
+from rackwright.kube import Cluster, ClusterError, Gone
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.news import News, news, of_deed
 from rackwright.logs import Line
@@ -93,8 +94,9 @@ class Events:
             if written is not None and self._clock() - written.first < SAME_SECONDS:
                 written.count += times
                 series = {"series": {"count": written.count, "lastObservedTime": now}}
-                await self._cluster.patch_event(subject.namespace, written.name, series)
-                return
+                with suppress(Gone):  # somebody deleted it, or it has had its time
+                    await self._cluster.patch_event(subject.namespace, written.name, series)
+                    return
             name = await self._cluster.create_event(subject.namespace, self._body(subject, item, now))
         except ClusterError as error:
             _log.warning(Line(f"an Event was lost: {error}", about=f"{subject.namespace}/{subject.name}"))

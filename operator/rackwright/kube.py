@@ -355,7 +355,7 @@ async def _events(what: str, stream: Any) -> AsyncGenerator[Any]:
                 yield event
     except StopAsyncIteration:
         return
-    except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (ApiException, aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError, KeyError) as error:
         raise _kind(what, error) from None
     finally:
         await stream.close()
@@ -363,14 +363,17 @@ async def _events(what: str, stream: Any) -> AsyncGenerator[Any]:
 
 async def _object(what: str, call: Awaitable[Any]) -> JSON:
     """The object that one request answers with."""
-    return dict(await _asked(what, call))
+    answer = await _asked(what, call)
+    if not isinstance(answer, dict):  # a proxy's page, for one
+        raise Unavailable(f"could not {what}: the answer isn't an object")
+    return answer
 
 
 async def _asked(what: str, call: Awaitable[Any]) -> Any:
     """The answer to one request; ClusterError of the kind that helps."""
     try:
         return await call
-    except (ApiException, aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (ApiException, aiohttp.ClientError, OSError, TimeoutError, ValueError, TypeError) as error:
         raise _kind(what, error) from None  # an ApiException shows request and response bodies
 
 
@@ -382,7 +385,7 @@ def _kind(what: str, error: Exception) -> ClusterError:
             return Gone(f"could not {what}: it isn't there")
         case 409:
             return Conflict(f"could not {what}: somebody else wrote first")
-        case 400 | 401 | 403 | 422:
+        case 400 | 403 | 422:
             return Refused(f"could not {what}: {error.status} {error.reason}")
         case status:
             return Unavailable(f"could not {what}: {status} {error.reason}")

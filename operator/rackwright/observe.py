@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from rackwright.agent.client import Agent as AgentPort
 from rackwright.agent.client import AgentClient, AgentError, AgentFault, Command, CommandStatus
@@ -347,12 +348,17 @@ class Observer:
         kept = self._inventories.get(machine.uid)
         if kept is None:
             found = await self._cluster.get("hardwareinventories", *machine.key)
-            if found is None:
+            if found is None or not _belongs(found, machine):
                 return None
             report = HardwareInventoryReport.model_validate(found.get("report") or {})
             kept = KeptInventory(NO_OPERATION, summary_of(report), tuple(report.disks))
             self._inventories[machine.uid] = kept
         return kept
+
+
+def _belongs(item: Mapping[str, Any], machine: Machine) -> bool:
+    """Whether it isn't that of an earlier machine of this name, which the garbage collector has not come to yet."""
+    return any(owner["uid"] == machine.uid for owner in item["metadata"].get("ownerReferences") or ())
 
 
 def _runs(reading: Reading | None, agent: Agent | None, now: datetime) -> bool:

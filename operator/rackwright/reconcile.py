@@ -130,7 +130,7 @@ class Reconciler:
             reason = error if isinstance(error, ValueError) else f"{key} can't be read: {type(error).__name__}"
             _log.error(Line(f"{reason}; it is left alone until it can be", machine=key))
             if (known := self._cache.get(key)) is not None:
-                self.gone(known)  # to act upon what it was before would be to act upon the past
+                self.gone(known, deleted=False)  # to act upon what it was before would be to act upon the past
             return
         if deleted:
             self.gone(machine)
@@ -143,14 +143,17 @@ class Reconciler:
         for key in affected:
             self._queue.wake(key, can_wait=listed)
 
-    def gone(self, machine: Machine) -> None:
-        """A machine's record has vanished; the news may come when another one has its name already."""
+    def gone(self, machine: Machine, *, deleted: bool = True) -> None:
+        """A machine's record has vanished; the news may come when another one has its name already.
+
+        One that merely can't be read, and isn't deleted, may come back.
+        """
         self._forget(machine)
         present = self._cache.get(machine.key)
         if present is None or present.uid == machine.uid:
             self._queue.forget(machine.key)
             self._failures.pop(machine.key, None)
-        for key in self._cache.remove(machine.key, machine.uid):
+        for key in self._cache.remove(machine.key, machine.uid, deleted=deleted):
             self._queue.wake(key)
 
     def wake(self, uid: str) -> None:
@@ -239,8 +242,8 @@ class Reconciler:
         except Fenced:
             delay = FENCED_SECONDS
             _log.info(Line("stopped in the middle: another operator acts on it, or will in a moment", machine=key))
-        except Conflict:
-            result, delay = Result.CONFLICT, await self._read_again(key)
+        except (Conflict, Gone) as error:
+            result, delay = Result.CONFLICT, await self._read_again(key, error)
         except ClusterError as error:
             result, delay = Result.CLUSTER_ERROR, self._later(key)
             _log.warning(Line(f"{error}; again in {delay:.0f} s", machine=key))
@@ -259,15 +262,18 @@ class Reconciler:
             self._queue.wake_after(key, delay)
         return result
 
-    async def _read_again(self, key: Key) -> float:
+    async def _read_again(self, key: Key, error: ClusterError) -> float | None:
         """Somebody wrote in between: take in what it is now, without waiting for a watch that may have stopped."""
         try:
             item = await self._cluster.get(MACHINES, *key)
         except ClusterError:
             return self._later(key)
-        if item is not None:
-            self.seen(item)
-        return CONFLICT_SECONDS
+        if item is None:
+            if (known := self._cache.get(key)) is not None:
+                self.gone(known)
+            return None
+        self.seen(item)
+        return CONFLICT_SECONDS if isinstance(error, Conflict) else self._later(key)
 
     def _later(self, key: Key) -> float:
         count = self._failures[key] = self._failures.get(key, 0) + 1
@@ -309,7 +315,7 @@ class Reconciler:
         self._hurry.discard(machine.uid)
         try:
             return await self._observed(machine, hurry=hurry)
-        except ClusterError:
+        except BaseException:
             if hurry:
                 self._hurry.add(machine.uid)  # what it hurries for is still to be tried
             raise
@@ -321,7 +327,7 @@ class Reconciler:
         world = await self._observer.world(machine, hurry=hurry)
         decision = decide(world)
         if not fence.open_now():
-            return FENCED_SECONDS  # the Lease may only be late; if another leads by now, this process ends
+            raise Fenced  # the Lease may only be late; if another leads by now, this process ends
         if decision.announces(machine.status):
             await self._record(machine, decision)
             return 0.0
@@ -384,8 +390,6 @@ class Reconciler:
             _log.log(*journal.recorded(machine, recorded))
             self.seen(written)
             await self._events.tell(machine, decision)
-        except Gone:
-            return
         finally:
             self._writing.discard(machine.key)
 

@@ -60,6 +60,8 @@ class Around:
     """Whether each had to be fresh."""
     password: bytes = b"hunter2"
     accepts: str = "hunter2"
+    missing: set[str] = field(default_factory=set)
+    """Secrets that are gone."""
 
     def __post_init__(self) -> None:
         self.connections = Connections(drivers={"redfish+https": self.made})
@@ -71,8 +73,10 @@ class Around:
         self.drivers.append(driver)
         return driver
 
-    async def read(self, _name: Name, *, fresh: bool = False) -> Secret:
+    async def read(self, name: Name, *, fresh: bool = False) -> Secret | None:
         self.reads.append(fresh)
+        if name.name in self.missing:
+            return None
         return Secret(self.version, {"username": b"admin", "password": self.password})
 
     def awaiting(self, name: Name, uid: str, version: str | None) -> None:
@@ -169,6 +173,29 @@ async def test_another_secret_in_spec_is_read_at_once(around: Around) -> None:
     bmc = other.spec.bmc.model_copy(update={"credentials_secret_ref": SecretRef(name="other")})
     await around.bmcs.driver(replace(other, spec=other.spec.model_copy(update={"bmc": bmc})))
     assert around.reads
+
+
+async def test_a_secret_that_spec_does_not_name_any_more_is_not_read_again(around: Around) -> None:
+    await around.bmcs.driver(machine())
+    other = machine()
+    assert other.spec.bmc is not None
+    bmc = other.spec.bmc.model_copy(update={"credentials_secret_ref": SecretRef(name="other")})
+    other = replace(other, spec=other.spec.model_copy(update={"bmc": bmc}))
+    await around.bmcs.driver(other)
+    around.accepts, around.missing = "nobody knows", {"bmc"}
+    reading = await around.bmcs.power(other, fresh=timedelta())
+    assert reading.fault is not None
+    assert reading.fault.reason == "BMCCredentialsRejected"
+
+
+async def test_a_session_whose_secret_is_gone_ends_with_its_machine(around: Around) -> None:
+    await around.bmcs.power(machine(), fresh=timedelta())
+    around.accepts, around.missing = "nobody knows", {"bmc"}
+    reading = await around.bmcs.power(machine(), fresh=timedelta())
+    assert reading.fault is not None
+    assert reading.fault.reason == "SecretMissing"
+    around.bmcs.forget(machine())
+    assert not around.connections._kept, "nor is the password kept"
 
 
 # --- BMCs that stay silent --------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from rackwright.cache import Cache, Key, Machine
 
 MAC = "52:54:00:00:00:07"
 OTHER_MAC = "52:54:00:00:00:08"
+KEY = Key("rack-a", "node-07")
 BMC = "redfish+https://10.0.0.7/redfish/v1/Systems/1"
 OTHER_BMC = "redfish+https://10.0.0.8/redfish/v1/Systems/1"
 EARLY, LATE = "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"
@@ -87,6 +88,31 @@ def test_the_end_of_an_earlier_machine_does_not_remove_its_successor() -> None:
     cache.put(machine(version=10, uid="second"))
     assert cache.remove(Key("rack-a", "node-07"), "first") == set()
     assert cache.with_uid("second")
+
+
+def test_a_deleted_machine_does_not_come_back_with_an_older_listing() -> None:
+    cache = Cache()
+    cache.put(machine(version=3))
+    cache.remove(KEY, "uid-node-07")
+    assert cache.put(machine(version=3)) == set()
+    assert cache.get(KEY) is None
+    assert cache.put(machine(version=9, uid="anew")) == {KEY}
+
+
+def test_one_that_could_not_be_read_for_a_while_does() -> None:
+    cache = Cache()
+    cache.put(machine(version=3))
+    cache.remove(KEY, "uid-node-07", deleted=False)
+    assert cache.put(machine(version=4)) == {KEY}
+
+
+async def test_whoever_waits_for_a_machine_that_was_made_anew_is_told() -> None:
+    cache = Cache()
+    cache.put(machine(version=3))
+    waiting = asyncio.ensure_future(cache.changed("uid-node-07"))
+    await asyncio.sleep(0)
+    cache.put(machine(version=9, uid="anew"))
+    await asyncio.wait_for(waiting, 1)
 
 
 def test_a_removed_machine_is_found_by_nothing() -> None:
@@ -287,10 +313,23 @@ def test_an_image_wakes_the_machines_that_name_it_and_only_when_it_changed() -> 
     cache, named = Cache(), machine("named", spec=wanted)
     cache.put(named)
     cache.put(machine("other", mac=OTHER_MAC, bmc=OTHER_BMC))
-    assert cache.put_image("debian-12", IMAGE) == {named.key}
-    assert cache.put_image("debian-12", IMAGE) == set()
+    assert cache.put_image("debian-12", IMAGE, 1) == {named.key}
+    assert cache.put_image("debian-12", IMAGE, 2) == set()
     assert cache.image("debian-12") == IMAGE
-    assert cache.put_image("debian-12", None) == {named.key}
+    assert cache.put_image("debian-12", None, None) == {named.key}
+    assert cache.put_image("debian-12", None, None) == set()
+    assert cache.image("debian-12") is None
+    assert cache.image_names() == set()
+
+
+def test_a_listing_that_is_older_than_a_watch_takes_no_image_back() -> None:
+    cache, corrected = Cache(), IMAGE.model_copy(update={"checksum": f"sha256:{'b' * 64}"})
+    cache.put_image("debian-12", IMAGE, 3)
+    cache.put_image("debian-12", corrected, 9)
+    assert cache.put_image("debian-12", IMAGE, 3) == set()
+    assert cache.image("debian-12") == corrected
+    cache.put_image("debian-12", None, 12)
+    assert cache.put_image("debian-12", corrected, 9) == set()
     assert cache.image("debian-12") is None
 
 

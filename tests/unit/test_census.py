@@ -115,6 +115,14 @@ def test_every_phase_has_a_name_and_a_record_without_one_too() -> None:
     assert set(PHASES) == {UNDECIDED, *Phase}
 
 
+def test_where_nobody_scrapes_the_stays_that_have_ended_are_let_go_of() -> None:
+    census = Census()
+    for number in range(5_000):
+        census.put("uid", status(Phase.DEPLOYING, since=NOW + number * HOUR))
+    assert len(census._awaited) < 1_100
+    assert shown(census.overdue(NOW + 10_000 * HOUR)) == {"Deploying": 1}
+
+
 def test_what_a_scrape_works_off_is_each_stay_once() -> None:
     census = Census()
     for number in range(1000):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,7 @@ class Surroundings:
     troubles: list[ClusterError] = field(default_factory=list)
     """What the API server answers the next writes with."""
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
+    made: Counter[str] = field(default_factory=Counter)
     """Machines that the API server has, whether the cache knows of them or not."""
     inventories: dict[str, KeptInventory] = field(default_factory=dict)
     woken: list[str] = field(default_factory=list)
@@ -91,6 +93,8 @@ class Surroundings:
         self.deeds.append(f"create {plural} {namespace}/{name}")
         found = item(name, spec=made["spec"])
         found["spec"] = dict(made["spec"])
+        found["metadata"]["uid"] += "-anew" * self.made[name]
+        self.made[name] += 1
         self.stored[name] = found
         return found
 

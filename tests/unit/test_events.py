@@ -13,6 +13,7 @@ from tests.unit.lifecycle.worlds import attempt, declared, installed, power_off,
 from rackwright.api.machine import OperationName, Phase
 from rackwright.cache import Machine
 from rackwright.events import Events
+from rackwright.kube import Gone
 from rackwright.lifecycle.decide import Decision, after_fault, decide
 from rackwright.lifecycle.steps import Stage
 from rackwright.lifecycle.world import Blame, Fault
@@ -32,12 +33,15 @@ class Cluster:
 
     notes: list[str] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
 
     async def create_event(self, _namespace: str, body: Mapping[str, Any]) -> str:
         self.notes.append(body["note"])
         return f"event-{len(self.notes)}"
 
-    async def patch_event(self, _namespace: str, _name: str, body: Mapping[str, Any]) -> None:
+    async def patch_event(self, _namespace: str, name: str, body: Mapping[str, Any]) -> None:
+        if name in self.gone:
+            raise Gone("it isn't there")
         self.counts.append(body["series"]["count"])
 
 
@@ -57,6 +61,16 @@ async def test_attempts_that_fail_alike_are_one_event_that_counts_them(cluster: 
     for number in (1, 2):
         await events.tell(MACHINE, failed(number))
     assert cluster.notes == ["The BMC is silent. Attempt 2 of 3 follows."]
+    assert cluster.counts == [2]
+
+
+async def test_what_recurs_after_its_event_was_deleted_is_told_anew(cluster: Cluster) -> None:
+    events = Events(cluster, "operator")  # type: ignore[arg-type]
+    await events.tell(MACHINE, failed(1))
+    cluster.gone.add("event-1")
+    for _ in range(2):
+        await events.tell(MACHINE, failed(2))
+    assert cluster.notes == [f"The BMC is silent. Attempt {number} of 3 follows." for number in (2, 3)]
     assert cluster.counts == [2]
 
 

@@ -27,6 +27,7 @@ class ApiServer:
         """Names of machines."""
         self.asked: list[dict[str, str]] = []
         self.agents: list[str] = []
+        self.status, self.content_type = 200, "text/html"
         self.closing = asyncio.Event()
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
@@ -49,6 +50,10 @@ class ApiServer:
         items = [{"metadata": {"name": name}} for name in self.pages[page]]
         return web.json_response({"metadata": following, "items": items})
 
+    async def machine(self, _request: web.Request) -> web.Response:
+        """One machine, or what something before the API server says."""
+        return web.Response(status=self.status, text="<html>log in</html>", content_type=self.content_type)
+
 
 @pytest.fixture
 async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ApiServer]:
@@ -56,6 +61,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     app = web.Application()
     app.router.add_get("/api/v1/namespaces/rack-a/secrets", it.watch)
     app.router.add_get("/apis/metal.rackwright.io/v1alpha1/baremetalmachines", it.machines)
+    app.router.add_get("/apis/metal.rackwright.io/v1alpha1/namespaces/rack-a/baremetalmachines/node-01", it.machine)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
@@ -120,6 +126,17 @@ async def test_the_environments_proxy_is_taken_unless_it_says_not_to(
     monkeypatch.setenv("http_proxy", "http://10.0.0.1:3128")
     monkeypatch.setenv("no_proxy", no_proxy)
     assert (await kube._settings()).proxy == proxy
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type"), [(200, "text/html"), (200, "application/json"), (200, "text/plain"), (401, "text/html")]
+)
+async def test_a_page_of_something_before_the_api_server_is_no_answer_and_no_defect(
+    status: int, content_type: str, server: ApiServer, cluster: Cluster
+) -> None:
+    server.status, server.content_type = status, content_type
+    with pytest.raises(Unavailable, match="could not read rack-a/node-01"):
+        await cluster.get("baremetalmachines", "rack-a", "node-01")
 
 
 async def test_the_api_server_is_told_who_asks(server: ApiServer, cluster: Cluster) -> None:

@@ -93,6 +93,16 @@ async def test_what_an_installed_system_reported_is_forgotten_once_status_has_it
     assert not here._first_boots
 
 
+@pytest.mark.parametrize(("owner", "known"), [(UID, True), ("an earlier machine's", False)])
+async def test_the_inventory_of_an_earlier_machine_of_its_name_is_not_its_own(owner: str, known: bool) -> None:
+    async def get(_plural: str, _namespace: str, _name: str) -> dict[str, Any]:
+        return {"metadata": {"ownerReferences": [{"uid": owner}]}, "report": {"disks": [{"name": "/dev/sda"}]}}
+
+    here = observer(Sessions())
+    here._cluster = SimpleNamespace(get=get)  # type: ignore[assignment]
+    assert (await here.inventory(IN_RESCUE) is not None) is known
+
+
 class Asked:
     """BMCs that answer as they are told to; `fresh` is how new each answer had to be."""
 

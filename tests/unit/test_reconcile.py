@@ -70,6 +70,8 @@ class Rig:
     seen: Seen = field(default_factory=lambda: Seen(power=Power.OFF))
     outcome: Fault | NotNow | Mapping[str, Any] | None = None
     trouble: Exception | None = None
+    there: bool = True
+    """Whether the API server has its record."""
     leads: bool = True
     jurisdiction: Jurisdiction | None = None
     """None: ours, as long as it leads."""
@@ -157,8 +159,8 @@ class Rig:
         self.deeds.append("patch")
         return self.item
 
-    async def get(self, _plural: str, _namespace: str, _name: str) -> dict[str, Any]:
-        return self.item
+    async def get(self, _plural: str, _namespace: str, _name: str) -> dict[str, Any] | None:
+        return self.item if self.there else None
 
     async def acted(self, _machine: Machine, decision: Decision) -> None:
         self.deeds.append(f"acted {decision.reason}")
@@ -195,6 +197,35 @@ async def test_what_is_meant_to_be_done_is_written_before_it_is_done(rig: Rig) -
     assert rig.deeds == ["write", "tell BootingRamdisk"]
     assert await rig.turn() == 0.0
     assert rig.deeds[2:] == ["BootRamdisk", "acted BootingRamdisk"]
+
+
+async def test_a_record_that_is_gone_is_given_up_without_waiting_for_a_watch(rig: Rig) -> None:
+    rig.trouble, rig.there = Gone("it isn't there"), False
+    await rig.reconciler._guarded(KEY)
+    assert rig.cache.get(KEY) is None
+    assert KEY not in rig.queue._due
+    rig.reconciler.seen(rig.item, listed=True)  # an older listing
+    assert rig.cache.get(KEY) is None
+
+
+async def test_something_else_that_is_gone_is_tried_again_after_a_while(rig: Rig) -> None:
+    rig.trouble = Gone("its namespace is going")
+    await rig.reconciler._guarded(KEY)
+    assert rig.cache.get(KEY) is not None
+    assert 0.5 < rig.queue._due[KEY] - time.monotonic() < 2
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_hurry_outlives_a_pass_that_came_to_nothing(rig: Rig, late: bool) -> None:
+    rig.reconciler.hurry("uid")
+    if late:
+        rig.leads = False
+    else:
+        rig.trouble = RuntimeError("a defect")
+    await rig.reconciler._guarded(KEY)
+    rig.leads, rig.trouble = True, None
+    await rig.turn()
+    assert rig.hurried == [True, True]
 
 
 async def test_a_pass_that_changes_nothing_writes_nothing(rig: Rig) -> None:
@@ -382,8 +413,9 @@ async def test_an_image_that_changed_hurries_who_failed_for_its_sake(rig: Rig) -
 
 async def test_whoever_lost_leadership_writes_and_does_nothing_more_and_looks_again(rig: Rig) -> None:
     rig.leads = False
-    assert await rig.turn() == 1.0
+    await rig.reconciler._guarded(KEY)
     assert rig.deeds == []
+    assert rig.queue._due[KEY] == pytest.approx(time.monotonic() + 1.0, abs=0.3)
 
 
 async def test_an_action_that_ends_after_leadership_was_lost_is_not_recorded(rig: Rig) -> None:
@@ -507,16 +539,13 @@ async def test_a_pass_that_outlives_its_machine_leaves_nothing_behind(rig: Rig) 
 
 async def test_a_record_that_is_gone_is_not_told_of(rig: Rig) -> None:
     rig.trouble = Gone("it isn't there")
-    await rig.turn()
+    await rig.reconciler._guarded(KEY)
     assert rig.deeds == []
 
 
 async def test_a_record_is_let_go_once_and_not_remembered_by_the_answer(rig: Rig) -> None:
     rig.declare(resourceVersion="5", deletionTimestamp="2026-01-01T00:00:00Z")
     rig.outcome = {**rig.item, "metadata": {**rig.item["metadata"], "resourceVersion": "6", "finalizers": []}}
-    rig.reconciler.seen(rig.item, deleted=True)
-    rig.reconciler.seen(rig.item)
-    rig.deeds.clear()
     assert await rig.turn() is None
     assert rig.deeds == ["LetGo", "acted Deleted"]
     rig.reconciler.seen(rig.item, deleted=True)

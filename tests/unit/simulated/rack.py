@@ -69,7 +69,7 @@ class Rack:
         image = OperatingSystemImageSpec.model_validate(
             {"url": "http://images.example/debian-12.raw", "checksum": CHECKSUM, "format": "raw"}
         )
-        operator._cache.put_image("debian-12", image)
+        operator._cache.put_image("debian-12", image, 1)
         operator._synced = True
         for record in self.records.values():
             operator._machine(record, deleted=False)
