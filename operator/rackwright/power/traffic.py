@@ -16,7 +16,7 @@ import asyncio
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import assert_never
+from typing import Literal, NamedTuple, assert_never
 
 HANGING_SECONDS = 3.0
 """Most BMCs answer within this, and slower ones lose nothing but their place."""
@@ -33,6 +33,16 @@ class Manner(Enum):
     HANGS = auto()
 
 
+class Exchanges(NamedTuple):
+    """How many exchanges there are in the fleet; those that wait for an earlier one with their BMC aren't counted."""
+
+    under_way: int
+    """They have a place among those that are at work."""
+    aside: int
+    waiting: int
+    """For a place; those that hang and find none aside are both under way and waiting."""
+
+
 @dataclass(slots=True, weakref_slot=True)
 class OneBMC:
     """What all lines to one BMC share."""
@@ -40,6 +50,29 @@ class OneBMC:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the exchange that goes on."""
     manner: Manner = Manner.UNPROVEN
+
+
+class Places(asyncio.Semaphore):
+    """So many places of a kind, and how they are made use of."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.taken = self.waiting = 0
+
+    async def acquire(self) -> Literal[True]:
+        """Wait for one of them."""
+        self.waiting += 1
+        try:
+            await super().acquire()
+        finally:
+            self.waiting -= 1
+        self.taken += 1
+        return True
+
+    def release(self) -> None:
+        """Give one back."""
+        self.taken -= 1
+        super().release()
 
 
 class Place:
@@ -82,13 +115,19 @@ class Traffic:
         """Seconds after which an exchange is taken to hang."""
         self._between = 1 / per_second if per_second else 0.0
         self._next = float("-inf")
-        self._places = asyncio.Semaphore(concurrency)
-        self._unproven = asyncio.Semaphore(concurrency - concurrency // 4)
-        self._aside = asyncio.Semaphore(concurrency * ASIDE)
+        self._places = Places(concurrency)
+        self._unproven = Places(concurrency - concurrency // 4)
+        self._aside = Places(concurrency * ASIDE)
         self.threads: Executor = ThreadPoolExecutor(concurrency * (1 + ASIDE), thread_name_prefix="bmc")
+
+    def counts(self) -> Exchanges:
+        """How many exchanges there are now."""
+        kinds = (self._unproven, self._places, self._aside)
+        return Exchanges(self._places.taken, self._aside.taken, sum(kind.waiting for kind in kinds))
 
     async def enter(self, manner: Manner) -> Place:
         """Wait for a place among those that behave like this."""
+        wanted: list[asyncio.Semaphore]
         match manner:
             case Manner.ANSWERS:
                 wanted = [self._places]
