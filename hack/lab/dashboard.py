@@ -91,6 +91,12 @@ ROWS: dict[str, Sequence[Panel]] = {
             [Query("sum by (operation, reason) (rackwright_failed_attempts_total)", "{{operation}}: {{reason}}")],
         ),
         Panel(
+            "Installations",
+            "As many as --max-concurrent-deployments lets load ramdisk and image at once, and who waits for it.",
+            [Query("max by (state) (rackwright_installations)", "{{state}}")],
+            stacked=True,
+        ),
+        Panel(
             "Machines that nobody declared, per hour",
             "What became of them when they booted from the network.",
             [Query("sum by (outcome) (increase(rackwright_enlistments_total[1h]))", "{{outcome}}")],
@@ -124,6 +130,11 @@ ROWS: dict[str, Sequence[Panel]] = {
             ],
             unit="reqps",
         ),
+        Panel(
+            "Exchanges with BMCs",
+            "As many as --bmc-concurrency are under way in each operator; those that hang go on aside.",
+            [Query("sum by (state) (rackwright_bmc_exchanges)", "{{state}}")],
+        ),
     ),
     "Operator": (
         Panel(
@@ -134,6 +145,11 @@ ROWS: dict[str, Sequence[Panel]] = {
                 Query("sum(rackwright_workers_busy)", "busy workers"),
                 Query("sum(rackwright_workers)", "workers"),
             ],
+        ),
+        Panel(
+            "Passes without a worker",
+            "They wait for a BMC, or for a system that shuts down, and keep nobody from work.",
+            [Query("sum(rackwright_passes_waiting)", "passes")],
         ),
         Panel(
             "From a new spec to the first thing done about it",
@@ -190,7 +206,14 @@ ROWS: dict[str, Sequence[Panel]] = {
             [Query(_quantile(0.95, "rackwright_api_request_duration_seconds", "verb"), "{{verb}}")],
             unit="s",
         ),
-        Panel("Leaders", "1: this operator may act.", [Query("rackwright_leader", "{{instance}}")]),
+        Panel(
+            "Shards that each operator holds",
+            "It acts on their machines. Without shards the fleet is one, and whoever leads holds it.",
+            [
+                Query("rackwright_shards_held", "{{instance}}"),
+                Query("max(rackwright_shards)", "shards"),
+            ],
+        ),
         Panel(
             "Memory",
             "Resident, of each operator.",

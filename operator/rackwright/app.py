@@ -170,9 +170,13 @@ class Operator:
         metrics.shows(
             census=self._cache.census,
             new_machines=self._cache.new_machines,
+            installations=self._cache.installs.counts,
+            exchanges=self._connections.exchanges,
             queued=lambda: len(self._queue),
+            waiting=self._reconciler.waiting,
             workers=settings.workers,
-            leads=shards.holds_any,
+            shards=settings.plan.shards,
+            held=lambda: len(shards.held()),
         )
         self._enlister = None
         if settings.enlistment is not None:

@@ -21,7 +21,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import BareMetalMachineStatus, Operation, OperationName, Phase
@@ -58,6 +58,14 @@ class Capacity:
 
 
 UNLIMITED = Capacity()
+
+
+class Installations(NamedTuple):
+    """How many there are; nobody is counted where nobody ever waits."""
+
+    under_way: int
+    """They have a slot."""
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -143,6 +151,10 @@ class Installs:
         if not recorded:
             self._leave(uid)
         return place
+
+    def counts(self) -> Installations:
+        """How many have a slot, and how many wait for one."""
+        return Installations(len(self._slots()), len(self._waiting))
 
     def _promised(self, uid: str) -> bool:
         return uid in self._going and self._going[uid].until > self._clock()

@@ -46,9 +46,17 @@ class Turns:
     """A semaphore for which those who wait take turns by `ON_BEHALF_OF`. Belongs to one event loop."""
 
     def __init__(self, places: int) -> None:
+        self._places = places
         self.free = places
         """Places that nobody has."""
+        self.waiting = 0
+        """How many wait for one."""
         self._waiting: Lanes[tuple[Hashable, asyncio.Future[None]]] = Lanes(itemgetter(0))
+
+    @property
+    def taken(self) -> int:
+        """Places that somebody has."""
+        return self._places - self.free
 
     async def acquire(self) -> None:
         """Wait for a place."""
@@ -57,12 +65,15 @@ class Turns:
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.put((ON_BEHALF_OF.get(), granted))
+        self.waiting += 1
         try:
             await granted
         except asyncio.CancelledError:
             if not granted.cancelled():
                 self.release()  # granted at the moment at which it was given up
             raise
+        finally:
+            self.waiting -= 1
 
     def release(self) -> None:
         """Give a place back."""

@@ -214,13 +214,18 @@ class Reconciler:
         async with asyncio.TaskGroup() as passes:
             while True:
                 key = await self._queue.get()
-                one = passes.create_task(self._one(key))
-                await asyncio.wait({one}, timeout=self._patience)
-                while not one.done() and (key in self._writing or self._slow >= MOST_SLOW):
+                with self._metrics.busy():
+                    one = passes.create_task(self._one(key))
                     await asyncio.wait({one}, timeout=self._patience)
+                    while not one.done() and (key in self._writing or self._slow >= MOST_SLOW):
+                        await asyncio.wait({one}, timeout=self._patience)
                 if not one.done():
                     self._slow += 1
                     one.add_done_callback(self._caught_up)
+
+    def waiting(self) -> int:
+        """How many passes go on without a worker."""
+        return self._slow
 
     async def _one(self, key: Key) -> None:
         ON_BEHALF_OF.set(key.namespace)

@@ -159,6 +159,7 @@ def test_what_prometheus_knows_is_what_happened(server: Prometheus) -> None:
     assert value('sum(rackwright_api_requests_total{verb="patch",resource="baremetalmachines/status"})') >= 10
     assert value('sum(rackwright_api_requests_total{verb="update",resource="leases"})') > 1
     assert value("rackwright_leader") == 1
+    assert (value("rackwright_shards"), value("rackwright_shards_held")) == (1, 1)
 
 
 @pytest.mark.usefixtures("unreachable")

@@ -123,6 +123,9 @@ def test_each_machine_is_one_operators_whichever_of_them_it_reaches(here: Site, 
         acted = [operator.acted_on() & {node.name for node in nodes} for operator in (first, second)]
         assert not acted[0] & acted[1]
         assert [len(each) for each in acted] == [SHARDS, SHARDS]
+        for operator in (first, second):
+            assert operator.metric("rackwright_shards") == SHARDS
+            assert operator.metric("rackwright_shards_held") == SHARDS / 2
         here.assert_discreet()
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rackwright.cache import Cache, Key, Machine
-from rackwright.installs import Capacity, Installs
+from rackwright.installs import Capacity, Installations, Installs
 from rackwright.lifecycle.world import Place
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -113,6 +113,20 @@ def fleet() -> Fleet:
 
 def test_as_many_install_as_may_and_the_others_know_their_place(fleet: Fleet) -> None:
     assert [fleet.asks(name) for name in names(5)] == [None, None, Place(1, 3), Place(2, 3), Place(3, 3)]
+
+
+def test_who_has_a_slot_and_who_waits_is_counted_from_the_turn_until_the_image_is_written(fleet: Fleet) -> None:
+    assert fleet.cache.installs.counts() == Installations(0, 5)
+    assert fleet.asks("n0") is None
+    assert fleet.asks("n4") is not None
+    assert fleet.cache.installs.counts() == Installations(1, 4)
+    fleet.record("n0", step="BootRamdisk")
+    fleet.installing(["n1"])
+    assert fleet.cache.installs.counts() == Installations(2, 3)
+    fleet.restart()
+    assert fleet.cache.installs.counts() == Installations(2, 3)
+    fleet.record("n0", step="BootDisk")
+    assert fleet.cache.installs.counts() == Installations(1, 3)
 
 
 def test_those_who_were_recorded_first_come_first_whoever_asks_first(fleet: Fleet) -> None:

@@ -18,6 +18,7 @@ from rackwright.cache import Cache, Key, Machine
 from rackwright.execute import UNRECORDED_SECONDS, AskedToShutDown, Executor, Means
 from rackwright.lifecycle.steps import PowerOff
 from rackwright.lifecycle.world import Seen, World
+from rackwright.metrics import Metrics
 from rackwright.power.port import PowerState
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import Reconciler
@@ -75,6 +76,7 @@ class Around:
         self.cache, self.queue = Cache(), WorkQueue[Key](lane=lambda key: key.namespace)
         unused: Any = None
         me: Any = self
+        self.metrics = Metrics()
         self.executor = Executor(
             cluster=unused, bmcs=me, sessions=Sessions(), tokens=unused, observer=me, means=Means("", grace)
         )
@@ -87,6 +89,7 @@ class Around:
             events=me,
             jurisdiction=lambda _: Ours(lambda: True),
             patience=patience,
+            metrics=self.metrics,
         )
         self.items: dict[str, dict[str, Any]] = {}
         self.statuses: list[dict[str, Any]] = []
@@ -186,8 +189,27 @@ async def latency(around: Around, workers: int) -> float:
     return taken
 
 
+def busy(around: Around) -> float:
+    """How many workers are, as Prometheus is told."""
+    return float(around.metrics._busy._value.get())
+
+
 async def test_a_machine_is_commissioned_at_once_while_two_hundred_of_another_tenant_shut_down_slowly() -> None:
     assert await latency(Around(grace=GRACE, patience=0.05), workers=4) < 0.5
+
+
+async def test_a_pass_that_goes_on_without_its_worker_is_counted_as_that_and_the_worker_as_idle() -> None:
+    around, crowd = Around(grace=GRACE, patience=0.05), [BMC() for _ in range(20)]
+    async with around.working(4):
+        for number, bmc in enumerate(crowd):
+            around.declare("many", f"crowd-{number}", bmc)
+        async with asyncio.timeout(10):
+            await crowd[0].asked.wait()
+            assert (busy(around), around.reconciler.waiting()) == (4, 0)
+            while around.reconciler.waiting() < len(crowd):  # noqa: ASYNC110 (nobody is told of it)
+                await asyncio.sleep(0.01)
+        assert (busy(around), len(around.queue)) == (0, 0)
+    assert (busy(around), around.reconciler.waiting()) == (0, 0)
 
 
 async def test_a_slow_api_server_is_asked_by_no_more_than_there_are_workers() -> None:
@@ -214,6 +236,7 @@ async def test_a_slow_api_server_is_asked_by_no_more_than_there_are_workers() ->
             await all_ask.wait()
             await asyncio.sleep(0.1)  # ten times as long as a worker stays with other passes
             assert most == 4
+            assert (busy(around), around.reconciler.waiting()) == (4, 0)
             goes_on.set()
             await asyncio.gather(*(bmc.started.wait() for bmc in around.bmcs.values()))
 

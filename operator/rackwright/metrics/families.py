@@ -15,8 +15,10 @@ from rackwright.api.conditions import ConditionType
 from rackwright.api.crd import KINDS
 from rackwright.api.machine import OperationName, Phase
 from rackwright.census import PHASES
+from rackwright.installs import Installations
 from rackwright.power.connect import DRIVERS
 from rackwright.power.port import FaultClass
+from rackwright.power.traffic import Exchanges
 
 MOST = 3000
 """Series that there can be at the very most, whatever happens and however many machines there are."""
@@ -153,6 +155,12 @@ FAILED_ATTEMPTS = Family(
     "Attempts at an operation that failed, by the failure's reason; last: the operation failed with it.",
     {**_OPERATION, "reason": REASONS + 1, "last": ("true", "false")},
 )
+INSTALLATIONS = Family(
+    "rackwright_installations",
+    Kind.GAUGE,
+    "Machines that load ramdisk and image, and those that wait until they may; both 0 where there is no limit.",
+    {"state": Installations._fields},
+)
 BMC_DURATION = Family(
     "rackwright_bmc_call_duration_seconds",
     Kind.HISTOGRAM,
@@ -166,9 +174,20 @@ BMC_ERRORS = Family(
     "Calls that a BMC did not do, by whose fault it was.",
     {**_DRIVER, "fault": tuple(FaultClass)},
 )
+EXCHANGES = Family(
+    "rackwright_bmc_exchanges",
+    Kind.GAUGE,
+    "Exchanges with BMCs: with one of --bmc-concurrency places, aside because they hang, waiting for a place.",
+    {"state": Exchanges._fields},
+)
 QUEUE = Family("rackwright_queue_depth", Kind.GAUGE, "Machines that are to be looked at and wait for a worker.")
 WORKERS = Family("rackwright_workers", Kind.GAUGE, "Workers: as many machines can be looked at at once.")
-BUSY = Family("rackwright_workers_busy", Kind.GAUGE, "Workers that look at a machine now.")
+BUSY = Family("rackwright_workers_busy", Kind.GAUGE, "Workers that are with a machine now.")
+WAITING = Family(
+    "rackwright_passes_waiting",
+    Kind.GAUGE,
+    "Passes over a machine that go on without a worker: they wait for a BMC, or for a system that shuts down.",
+)
 RECONCILE = Family(
     "rackwright_reconcile_duration_seconds",
     Kind.HISTOGRAM,
@@ -206,12 +225,14 @@ REQUEST_DURATION = Family(
     {"verb": VERBS},
     REQUEST_BUCKETS,
 )
-LEADER = Family("rackwright_leader", Kind.GAUGE, "1 if this operator may act, 0 if it stands by.")
+LEADER = Family("rackwright_leader", Kind.GAUGE, "1 if this operator may act on any machine, 0 if it stands by.")
+SHARDS = Family("rackwright_shards", Kind.GAUGE, "Shards of the fleet, as this operator was told; 1 where it is whole.")
+HELD = Family("rackwright_shards_held", Kind.GAUGE, "Shards whose machines this operator may act on.")
 
 FAMILIES = (
     MACHINES, OVERDUE, EXPECTED, CONDITIONS, NEW, ENLISTMENTS, PHASE_DURATION, OPERATIONS, FAILED_ATTEMPTS,
-    BMC_DURATION, BMC_ERRORS, QUEUE, WORKERS, BUSY, RECONCILE, REACTION, WATCH_LAG, UNHEARD,
-    REQUESTS, REQUEST_DURATION, LEADER,
+    INSTALLATIONS, BMC_DURATION, BMC_ERRORS, EXCHANGES, QUEUE, WORKERS, BUSY, WAITING, RECONCILE, REACTION, WATCH_LAG,
+    UNHEARD, REQUESTS, REQUEST_DURATION, LEADER, SHARDS, HELD,
 )  # fmt: skip
 """All of them; what Prometheus's library tells of any process, `process_*`, comes on top."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import product, takewhile
 from typing import Any, TypeVar
@@ -26,12 +26,14 @@ from prometheus_client.registry import Collector
 from rackwright.api.machine import BareMetalMachineStatus, HistoryEntry
 from rackwright.cache import Machine
 from rackwright.census import Census
+from rackwright.installs import Installations
 from rackwright.lifecycle.decide import Decision
 from rackwright.metrics import families
 from rackwright.metrics.delays import Echoes, Reactions
 from rackwright.metrics.families import OTHER, REASONS, Family, Outcome, Result
 from rackwright.metrics.fleet import Fleet
 from rackwright.power.port import FaultClass
+from rackwright.power.traffic import Exchanges
 
 PATH = "/metrics"
 T = TypeVar("T", Counter, Histogram)
@@ -72,15 +74,22 @@ class Metrics:
         *,
         census: Census,
         new_machines: Callable[[], int],
+        installations: Callable[[], Installations],
+        exchanges: Callable[[], Exchanges],
         queued: Callable[[], int],
+        waiting: Callable[[], int],
         workers: int,
-        leads: Callable[[], bool],
+        shards: int,
+        held: Callable[[], int],
     ) -> None:
-        """Show what others keep: asked for when Prometheus asks."""
-        self._registry.register(Fleet(census, new_machines))
+        """Show what others keep: asked for when Prometheus asks. `waiting` are passes, `held` are shards."""
+        self._registry.register(Fleet(census, new_machines, installations, exchanges))
         self._gauge(families.QUEUE).set_function(queued)
+        self._gauge(families.WAITING).set_function(waiting)
         self._gauge(families.WORKERS).set(workers)
-        self._gauge(families.LEADER).set_function(leads)
+        self._gauge(families.LEADER).set_function(lambda: held() > 0)
+        self._gauge(families.SHARDS).set(shards)
+        self._gauge(families.HELD).set_function(held)
 
     # --- what happened ---------------------------------------------------------------------------------------------
 
@@ -99,15 +108,17 @@ class Metrics:
         self._requests.labels(verb, resource, code).inc()
         self._request_duration.labels(verb).observe(seconds)
 
+    def busy(self) -> AbstractContextManager[object]:
+        """A worker stays with a pass in this context; the pass may take longer."""
+        return self._busy.track_inprogress()
+
     @contextmanager
     def passing(self) -> Iterator[Pass]:
-        """A worker is busy with a machine in this context."""
+        """A machine is looked at in this context."""
         began, it = time.perf_counter(), Pass()
-        self._busy.inc()
         try:
             yield it
         finally:
-            self._busy.dec()
             self._reconcile.labels(it.result.value).observe(time.perf_counter() - began)
 
     def seen(self, before: Machine | None, machine: Machine) -> None:

@@ -20,7 +20,7 @@ from rackwright.power.manual import ManualDriver
 from rackwright.power.port import DEFAULT_LIMITS, Endpoint, FaultClass, Limits, PowerDriver, PowerError
 from rackwright.power.redfish_driver import RedfishDriver
 from rackwright.power.simulated import simulation_not_allowed
-from rackwright.power.traffic import HANGING_SECONDS, OneBMC, Traffic
+from rackwright.power.traffic import HANGING_SECONDS, Exchanges, OneBMC, Traffic
 from rackwright.power.webhook_driver import WebhookDriver
 
 __all__ = ["DRIVERS", "Connections", "Factory", "bmc_key"]
@@ -87,6 +87,10 @@ class Connections:
         self._end(key)
         self._kept[key] = _Kept(endpoint, driver)
         return driver
+
+    def exchanges(self) -> Exchanges:
+        """How many exchanges with BMCs there are now."""
+        return self._traffic.counts()
 
     def forget(self, address: str, machine: str = "") -> None:
         """End the session of a machine that is gone, in the background; nothing happens if there is none.

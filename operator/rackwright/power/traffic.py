@@ -18,7 +18,7 @@ import asyncio
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from rackwright.lanes import Turns
 
@@ -35,6 +35,16 @@ class Manner(Enum):
     """It wasn't asked yet, or couldn't be reached and that showed at once."""
     ANSWERS = auto()
     HANGS = auto()
+
+
+class Exchanges(NamedTuple):
+    """How many exchanges there are in the fleet; those that wait for an earlier one with their BMC aren't counted."""
+
+    under_way: int
+    """They have a place among those that are at work."""
+    aside: int
+    waiting: int
+    """For a place or for the rate; those that have a place and wait are both under way and waiting."""
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -92,6 +102,11 @@ class Traffic:
         self._unproven = Turns(concurrency - concurrency // 4)
         self._aside = Turns(concurrency * ASIDE)
         self.threads: Executor = ThreadPoolExecutor(concurrency * (1 + ASIDE), thread_name_prefix="bmc")
+
+    def counts(self) -> Exchanges:
+        """How many exchanges there are now."""
+        kinds = (self._unproven, self._places, self._aside, self._gate)
+        return Exchanges(self._places.taken, self._aside.taken, sum(kind.waiting for kind in kinds))
 
     async def enter(self, manner: Manner) -> Place:
         """Wait for a place among those that behave like this."""

@@ -13,10 +13,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.unit.test_cache import item, machine
 
+from lab.paths import REPOSITORY
 from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import OperationName, Phase
 from rackwright.cache import Cache, Machine
 from rackwright.census import UNDECIDED
+from rackwright.installs import Installations
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Rest
 from rackwright.metrics import Metrics, Outcome, Result
@@ -32,6 +34,7 @@ from rackwright.metrics.families import (
 )
 from rackwright.power.connect import DRIVERS
 from rackwright.power.port import FaultClass
+from rackwright.power.traffic import Exchanges
 
 FLEET = 10_000
 ACCEPTS_OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75"
@@ -41,13 +44,18 @@ class Shown:
     """Metrics of an operator with nothing but a cache."""
 
     def __init__(self) -> None:
-        self.metrics, self.cache, self.queued, self.leads = Metrics(), Cache(), 0, False
+        self.metrics, self.cache, self.queued, self.waiting, self.held = Metrics(), Cache(), 0, 0, 0
+        self.installations, self.exchanges = Installations(0, 0), Exchanges(0, 0, 0)
         self.metrics.shows(
             census=self.cache.census,
             new_machines=self.cache.new_machines,
+            installations=lambda: self.installations,
+            exchanges=lambda: self.exchanges,
             queued=lambda: self.queued,
+            waiting=lambda: self.waiting,
             workers=64,
-            leads=lambda: self.leads,
+            shards=8,
+            held=lambda: self.held,
         )
 
     async def scraped(self, accept: str = "") -> tuple[str, str]:
@@ -124,30 +132,43 @@ async def test_zeros_are_there_before_anything_happened(shown: Shown) -> None:
     assert samples['rackwright_operations_total{operation="Deploy",outcome="Failed"}'] == 0
     assert samples['rackwright_reconcile_duration_seconds_count{result="internal_error"}'] == 0
     assert samples['rackwright_bmc_errors_total{driver="redfish",fault="Unreachable"}'] == 0
-    assert (samples["rackwright_workers"], samples["rackwright_workers_busy"], samples["rackwright_leader"]) == (
-        64,
-        0,
-        0,
-    )
+    assert (samples["rackwright_workers"], samples["rackwright_workers_busy"]) == (64, 0)
+    assert (samples["rackwright_shards"], samples["rackwright_shards_held"], samples["rackwright_leader"]) == (8, 0, 0)
+    assert samples["rackwright_passes_waiting"] == 0
+    assert samples['rackwright_installations{state="waiting"}'] == 0
+    assert samples['rackwright_bmc_exchanges{state="aside"}'] == 0
     assert samples["rackwright_watch_unheard_seconds"] == 0
 
 
 async def test_what_others_keep_is_asked_for_at_each_scrape(shown: Shown) -> None:
     shown.cache.put(machine(spec={"accepted": False}))
-    shown.queued, shown.leads = 7, True
+    shown.queued, shown.waiting, shown.held = 7, 5, 3
+    shown.installations, shown.exchanges = Installations(under_way=1, waiting=2), Exchanges(3, aside=4, waiting=6)
     samples = await shown.samples()
     assert samples["rackwright_new_machines"] == 1
-    assert (samples["rackwright_queue_depth"], samples["rackwright_leader"]) == (7, 1)
+    assert (samples["rackwright_queue_depth"], samples["rackwright_passes_waiting"]) == (7, 5)
+    assert (samples["rackwright_shards_held"], samples["rackwright_leader"]) == (3, 1)
+    assert {name: value for name, value in samples.items() if "state=" in name} == {
+        'rackwright_installations{state="under_way"}': 1,
+        'rackwright_installations{state="waiting"}': 2,
+        'rackwright_bmc_exchanges{state="under_way"}': 3,
+        'rackwright_bmc_exchanges{state="aside"}': 4,
+        'rackwright_bmc_exchanges{state="waiting"}': 6,
+    }
     shown.cache.remove(machine().key, machine().uid)
     assert (await shown.samples())["rackwright_new_machines"] == 0
 
 
-async def test_a_pass_is_timed_and_its_worker_busy_meanwhile(shown: Shown) -> None:
-    with shown.metrics.passing() as it:
+async def test_a_worker_is_busy_while_it_is_with_a_pass(shown: Shown) -> None:
+    with shown.metrics.busy():
         assert (await shown.samples())["rackwright_workers_busy"] == 1
+    assert (await shown.samples())["rackwright_workers_busy"] == 0
+
+
+async def test_a_pass_is_timed(shown: Shown) -> None:
+    with shown.metrics.passing() as it:
         it.result = Result.CONFLICT
     samples = await shown.samples()
-    assert samples["rackwright_workers_busy"] == 0
     assert samples['rackwright_reconcile_duration_seconds_count{result="conflict"}'] == 1
 
 
@@ -275,6 +296,8 @@ async def test_ten_thousand_machines_are_no_more_series_than_fifty_and_within_th
     print(f"\nseries with {FLEET} machines, when all has happened that can: {numbers[1].total()}")
     assert numbers[0] == numbers[1]
     assert numbers[1].total() <= MOST
+    told = (REPOSITORY / "operator/README.md").read_text()
+    assert f"at most {MOST:,} series, and {numbers[1].total():,} of them when all has happened that can" in told
 
 
 async def test_a_scrape_asks_no_machine(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from rackwright.lanes import ON_BEHALF_OF
 from rackwright.power.line import Line
 from rackwright.power.port import DEFAULT_LIMITS, FaultClass, PowerError
-from rackwright.power.traffic import HANGING_SECONDS, Manner, OneBMC, Traffic
+from rackwright.power.traffic import HANGING_SECONDS, Exchanges, Manner, OneBMC, Traffic
 
 CONCURRENCY = 32
 
@@ -147,6 +147,43 @@ def test_those_that_hang_free_their_places_and_begin_aside_the_next_time() -> No
         assert (fleet.free(), fleet.threads.busy) == (CONCURRENCY, 24)
         await asyncio.gather(*asked)
         assert fleet.traffic._aside.free == 8 * CONCURRENCY
+
+    in_virtual_time(main)
+
+
+def test_exchanges_are_counted_as_under_way_aside_and_waiting() -> None:
+    async def main() -> None:
+        fleet = Fleet(concurrency=4)
+        lines = [fleet.line() for _ in range(6)]
+        asked = [asyncio.ensure_future(fleet.asks(line, hangs())) for line in lines]
+        asked.append(asyncio.ensure_future(fleet.asks(lines[0], hangs())))  # which waits for its BMC, not for a place
+        assert fleet.traffic.counts() == Exchanges(0, 0, 0)
+        await asyncio.sleep(1)
+        assert fleet.traffic.counts() == Exchanges(under_way=3, aside=0, waiting=3)
+        await asyncio.sleep(3)
+        assert fleet.traffic.counts() == Exchanges(under_way=3, aside=3, waiting=0)
+        asked[5].cancel()
+        await asyncio.sleep(3)
+        assert fleet.traffic.counts() == Exchanges(under_way=0, aside=6, waiting=0)
+        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.sleep(120)
+        assert fleet.traffic.counts() == Exchanges(0, 0, 0)
+
+    in_virtual_time(main)
+
+
+def test_those_that_wait_for_a_place_until_they_give_up_are_counted_no_longer() -> None:
+    async def main() -> None:
+        fleet = Fleet(concurrency=1)
+        asked = [asyncio.ensure_future(fleet.asks(fleet.line(), hangs())) for _ in range(3)]
+        await asyncio.sleep(1)
+        assert fleet.traffic.counts() == Exchanges(under_way=1, aside=0, waiting=2)
+        for each in asked[1:]:
+            each.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert fleet.traffic.counts() == Exchanges(under_way=1, aside=0, waiting=0)
+        await asyncio.gather(*asked, return_exceptions=True)
 
     in_virtual_time(main)
 
