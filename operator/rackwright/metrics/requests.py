@@ -16,8 +16,10 @@ Counted = Callable[[str, str, str, float], None]
 """Told of each request: verb, resource, code, seconds until the answer began."""
 
 _PATH = re.compile(
-    r"/(?:api|apis/[^/]+)/[^/]+(?:/namespaces/[^/]+)?/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+)(?:/(?P<part>[a-z]+))?)?"
+    r"(?:/.+?)??/(?:api|apis/[^/]+)/[^/]+(?:/namespaces/[^/]+)?"
+    r"/(?P<resource>[a-z]+)(?:/(?P<name>[^/]+)(?:/(?P<part>[a-z]+))?)?"
 )
+"""Behind whatever a gateway to several clusters puts before it."""
 _CHANGES = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _APPLY = "application/apply-patch"
 

@@ -27,6 +27,8 @@ MACHINE = f"{BASE}/namespaces/rack-a/baremetalmachines/node-07"
         ("GET", "/api/v1/namespaces/rack-a/secrets?watch=True", ("watch", "secrets")),
         ("POST", "/apis/events.k8s.io/v1/namespaces/rack-a/events", ("create", "events")),
         ("PUT", "/apis/coordination.k8s.io/v1/namespaces/s/leases/rackwright", ("update", "leases")),
+        ("GET", f"/k8s/clusters/c-1{MACHINE}", ("get", "baremetalmachines")),
+        ("GET", "/k8s/api/v1/api/v1/namespaces/rack-a/secrets", ("list", "secrets")),
         ("GET", "/version", ("get", "other")),
         ("GET", f"{BASE}/namespaces/rack-a/strangers/x", ("get", "other")),
     ],
