@@ -6,26 +6,31 @@ out leaves an executor no choice: record `status` first if it changes the intent
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rackwright.api.fields import format_duration
-from rackwright.api.machine import BareMetalMachineStatus, Failure, Phase, Power
+from rackwright.api.machine import BareMetalMachineStatus, Broken, Failure, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.conditions import conditions
 from rackwright.lifecycle.differences import differences
-from rackwright.lifecycle.guards import closed_gates, retry_ahead
+from rackwright.lifecycle.guards import closed_gates, retry_ahead, write_cut_off
 from rackwright.lifecycle.operations import announced, failed, limits, recorded
 from rackwright.lifecycle.reasons import (
+    BROKEN_AFTER_RESCUE,
+    CUTTING_OFF,
     FOR_SOMEBODY,
     FORCE_DELETION,
     LEAVE_FAILED,
     LET_GO_AS_IT_RUNS,
+    MAYBE_CUT_OFF,
     QUEUED,
     RELEASED_FIRST,
     THE_BMC_FAULT,
     THE_FAULT,
     THE_OBSTACLE,
+    closed,
     sentence,
 )
 from rackwright.lifecycle.steps import (
@@ -35,6 +40,7 @@ from rackwright.lifecycle.steps import (
     Fail,
     Finish,
     Hold,
+    NoteMark,
     Pause,
     PowerOff,
     Record,
@@ -127,7 +133,7 @@ def decide(world: World) -> Decision:
         world = _after(world, recorded(row.do, world, to=destination(row, world)), row)
         if isinstance(row.do, Fail):
             failure = world.status.last_failure
-        if world.status.phase is not before or isinstance(row.do, Begin | Finish | Acknowledge):
+        if world.status.phase is not before or isinstance(row.do, Begin | Finish | Acknowledge | NoteMark):
             turns.append(Turn(before, world.status.phase, *_explained(row, world)))
     raise AssertionError(f"the table reads in circles at {world.status.phase}")
 
@@ -251,19 +257,40 @@ def _told(reason: str, world: World) -> str:
         case "DuplicateMachine":
             return f"{world.seen.twin} has the same boot MAC address or BMC and comes first; this one is not touched."
         case "MarkedBroken" if spec.broken is not None:
-            return f"Marked as broken: {spec.broken.reason}"
-        case "FaultReported" if spec.release.fault is not None:
-            return f"{words} {spec.release.fault.category}: {spec.release.fault.summary}"
-        case "ReadinessGatesClosed":
-            return f"{words} Not True: {', '.join(closed_gates(world))}."
-        case "ReinstallNeeded":
-            return f"{words} What differs: {', '.join(differences(world))}."
+            return _marked(spec.broken, world)
         case reason if reason == QUEUED and (place := world.seen.queued) is not None:
             return f"Waiting: {_ordinal(place.number)} of {place.of} for an install slot. {words}"
         case "AwaitingStartFromNetwork" | "AwaitingStartFromDisk":
             return words.format(name=world.name)
         case _:
-            return words
+            return " ".join((words, *_details(reason, world)))
+
+
+def _details(reason: str, world: World) -> Iterator[str]:
+    """What this machine adds behind the reason's sentence."""
+    spec = world.spec
+    match reason:
+        case "RescueOpen" if spec.broken is not None:
+            yield _marked(spec.broken, world)
+        case "StoppingSafely" if write_cut_off(world):
+            yield CUTTING_OFF
+        case "FaultReported" if spec.release.fault is not None:
+            yield f"{spec.release.fault.category}: {spec.release.fault.summary}"
+        case "ReadinessGatesClosed":
+            yield f"Not True: {', '.join(closed_gates(world))}."
+        case "ReinstallNeeded":
+            yield f"What differs: {', '.join(differences(world))}."
+        case _:
+            pass
+
+
+def _marked(mark: Broken, world: World) -> str:
+    """What was marked, and what whoever repairs it has to know beside that."""
+    said = f"Marked as broken: {mark.reason}"
+    if world.status.phase is Phase.RESCUE:
+        return f"{closed(said)} {BROKEN_AFTER_RESCUE}"
+    installed = world.status.installed
+    return f"{closed(said)} {MAYBE_CUT_OFF}" if installed is not None and installed.at is None else said
 
 
 def _words(reason: str, world: World) -> str:

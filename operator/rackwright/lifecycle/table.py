@@ -95,6 +95,7 @@ from rackwright.lifecycle.steps import (
     KeepInventory,
     LetGo,
     Move,
+    NoteMark,
     OpenRescue,
     Pause,
     PowerOff,
@@ -194,6 +195,9 @@ TABLE: tuple[Row, ...] = (
     Row(WORKING,        marked_broken & agent_heard & disks_busy & ~overdue, Wait(),                   STAY,          "FinishingDiskWrite"),
     Row(WORKING,        marked_broken & powered_on & ~overdue,          PowerOff(),               STAY,          "StoppingSafely"),
     Row(WORKING,        marked_broken,                                  Abandon(),                BROKEN,        "MarkedBroken"),
+    Row((RESCUE,),      marked_broken & ~came_from(BROKEN),             NoteMark(),               STAY,          "MarkedBroken"),
+    Row((RESCUE,),      doing(Op.END_RESCUE) & at_stage(S.BOOT_DISK) & ~came_from(DEPLOYED),
+                                                                        Begin(Op.END_RESCUE),     STAY,          "RescueWithdrawn"),
 
     # --- no longer wanted while under way ---------------------------------------------------------------------
     Row((COMMISSIONING,), unclaimed & (deletion_requested | ~accepted) & powered_on,

@@ -134,6 +134,23 @@ def what_is_held_is_stalled(moment: Moment) -> None:
         assert reason == _named(world.seen.bmc_fault), f"{reason} isn't what its BMC lacks"
 
 
+def a_mark_says_what_it_may_have_cut_off(moment: Moment) -> None:
+    """A write whose agent is silent, or whose time is up, may be cut off: who repairs the machine is told."""
+    world = moment.world
+    if (
+        not marked_broken(world)
+        or moment.fault is not None
+        or not at_stage(Stage.WRITE_IMAGE, Stage.ERASE_DISKS)(world)
+    ):
+        return
+    if not disks_busy(world) and agent_heard(world):
+        return
+    told = [turn.message for turn in moment.decision.turns if turn.after is Phase.BROKEN]
+    if moment.decision.reason == "StoppingSafely":
+        told.append(moment.decision.message)
+    assert all("cut off" in message for message in told), "nobody is told that a write may have been cut off"
+
+
 def ready_is_what_is_as_declared(moment: Moment) -> None:
     """`READY` is True where what is observed is what is declared, unless its BMC or a readiness gate says otherwise.
 
