@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rackwright.api.fields import format_duration
-from rackwright.api.machine import BareMetalMachineStatus, Broken, Failure, Phase, Power
+from rackwright.api.machine import BareMetalMachineStatus, Broken, Failure, OperationName, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.conditions import conditions
 from rackwright.lifecycle.differences import differences
-from rackwright.lifecycle.guards import closed_gates, retry_ahead, write_cut_off
+from rackwright.lifecycle.guards import closed_gates, gave_up, retry_ahead, write_cut_off
 from rackwright.lifecycle.operations import announced, failed, limits, recorded
 from rackwright.lifecycle.reasons import (
     BROKEN_AFTER_RESCUE,
     CUTTING_OFF,
+    ERASE_INSTEAD,
     FOR_SOMEBODY,
     FORCE_DELETION,
     LEAVE_FAILED,
@@ -40,6 +41,7 @@ from rackwright.lifecycle.steps import (
     Fail,
     Finish,
     Hold,
+    LetGo,
     NoteMark,
     Pause,
     PowerOff,
@@ -79,6 +81,8 @@ class Decision:
     """A failure that this reading recorded."""
     look_again: timedelta = timedelta()
     """When to look without being woken."""
+    skipped: str = ""
+    """What is left undone where the record is let go of, in a sentence."""
 
     @property
     def transitions(self) -> tuple[Turn, ...]:
@@ -148,8 +152,9 @@ def after_fault(world: World, fault: Fault) -> Decision:
     following, failure = decide(replace(world, status=status, seen=seen, hurry=False)), status.last_failure
     if status.phase is before.phase or failure is None:
         return replace(following, failure=failure)
-    gave_up = Turn(before.phase, status.phase, failure.reason, f"{failure.message} {LEAVE_FAILED}")
-    return replace(following, turns=(gave_up, *following.turns), failure=failure)
+    words = f"{failure.message} {_ways_out(world.with_status(status))}"
+    given_up = Turn(before.phase, status.phase, failure.reason, words)
+    return replace(following, turns=(given_up, *following.turns), failure=failure)
 
 
 def after_asking(world: World, at: datetime) -> Decision:
@@ -206,7 +211,8 @@ def _decision(
             "conditions": conditions(world.with_status(status), shown, reason, message),
         }
     )
-    return Decision(step, status, reason, message, turns, failure, _look_again(world, step))
+    skipped = _skipped(world) if isinstance(step, LetGo) else ""
+    return Decision(step, status, reason, message, turns, failure, _look_again(world, step), skipped)
 
 
 def _shown(row: Row, step: Action | Pause, world: World) -> tuple[Row, Action | Pause]:
@@ -234,7 +240,7 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
         case str() as reason if reason == THE_FAULT and (failure := world.status.last_failure) is not None:
             operation = world.status.operation
             if operation is None or operation.next_retry_at is None:
-                return failure.reason, f"{failure.message} {LEAVE_FAILED}"
+                return failure.reason, f"{failure.message} {_ways_out(world)}"
             attempts = limits(world.spec, operation.name)[1]
             when = operation.next_retry_at.strftime("%H:%M:%SZ")
             return failure.reason, f"{failure.message} Attempt {operation.attempt} of {attempts} at {when}."
@@ -248,6 +254,14 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
             return "Failed", "It failed, and why was not recorded. Recommission it with spec.commissioning.trigger."
         case reason:
             return reason, _told(reason, world)
+
+
+def _ways_out(world: World) -> str:
+    """What a person may do about a machine that has Failed."""
+    may_be_released = world.status.installed is not None and world.spec.deployment is not None
+    if world.status.phase is not Phase.FAILED or not may_be_released or gave_up(OperationName.RELEASE)(world):
+        return LEAVE_FAILED
+    return f"{LEAVE_FAILED} {ERASE_INSTEAD}"
 
 
 def _told(reason: str, world: World) -> str:
@@ -302,6 +316,20 @@ def _words(reason: str, world: World) -> str:
             return RELEASED_FIRST
         case _:
             return sentence(reason)
+
+
+def _skipped(world: World) -> str:
+    """What letting go of the record leaves undone: a release, and whatever is under way if somebody forced it."""
+    status, evidence, skipped = world.status, world.seen.evidence, []
+    if status.installed is not None:
+        owner = f", owner {status.owner}" if status.owner else ""
+        skipped.append(f"the release of {status.installed.image or 'what was adopted'}{owner}")
+    elif status.phase is None and evidence is not None:
+        skipped.append(f"the release of {evidence.image or 'something'}, which its annotation says is installed")
+    if world.force_delete and status.operation is not None:
+        at = f", under way at {status.operation.step}" if status.operation.step else ", which was about to begin"
+        skipped.append(f"the operation {status.operation.name}{at}")
+    return f"Skipped: {'; '.join(skipped)}." if skipped else ""
 
 
 def _look_again(world: World, step: Action | Pause) -> timedelta:

@@ -21,6 +21,9 @@ QUEUED = "AwaitingInstallSlot"
 LEAVE_FAILED = "Set spec.commissioning.trigger to a new value to try again."
 """What a person does about a machine that has Failed, whatever failed."""
 
+ERASE_INSTEAD = "Or withdraw spec.deployment to have what is on its disks erased."
+"""The other way out, where a release may be tried."""
+
 FORCE_DELETION = 'To let go of the record without a release, annotate it with metal.rackwright.io/force-delete: "true".'
 LET_GO_AS_IT_RUNS = "Deleted; it was adopted, and is let go of as it runs."
 BROKEN_AFTER_RESCUE = "It is Broken as soon as the rescue is withdrawn."
@@ -134,6 +137,7 @@ SENTENCES = {
         "What is declared is not what is installed. Nothing is wiped by itself: "
         "set spec.deployment.trigger to a new value to re-install."
     ),
+    "SwitchedOff": "The machine is off, and is left so: set spec.power to On to have it switched on.",
     "Running": "The installed system runs.",
 }
 

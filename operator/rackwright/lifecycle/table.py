@@ -371,6 +371,7 @@ TABLE: tuple[Row, ...] = (
     Row((READY,),       always,                                         Rest(),                   STAY,          "Available"),
     Row((ALLOCATED,),   always,                                         Rest(),                   STAY,          "AwaitingDeployment"),
     Row((DEPLOYED,),    deployment_differs,                              Rest(settled=False),      STAY,          "ReinstallNeeded"),
+    Row((DEPLOYED,),    powered_off,                                    Rest(),                   STAY,          "SwitchedOff"),
     Row((DEPLOYED,),    always,                                         Rest(),                   STAY,          "Running"),
 )
 
