@@ -30,6 +30,7 @@ MANNERS: tuple[Manner, ...] = (
     wishes.who_rests_has_no_wish_left,
     wishes.what_can_not_be_done_is_not_begun,
     wishes.a_new_trigger_tries_at_once,
+    wishes.a_machine_in_use_is_not_recommissioned,
     power.power_is_moved_only_as_wished,
     power.a_disk_write_is_not_cut_off,
     power.a_restart_goes_through_off,
