@@ -111,6 +111,7 @@ FAMILIES = (
     Family("a torn release", ("deployed",), (TORN, "withdraw everything")),
     Family("broken", ("deployed", "allocated"), ("mark broken", "mend", "withdraw everything")),
     Family("rescue", ("deployed", "ready"), ("rescue", "end rescue")),
+    Family("a mark during a rescue", ("in rescue",), ("end rescue", "mark broken", "mend")),
     Family("rescue of a broken one", ("broken",), ("rescue impatiently", "take the BMC away", "mend")),
     Family("power", ("deployed", "ready"), ("power on", "power off", "leave power", "ask for a restart")),
     Family("power without a BMC", ("deployed",), ("power off", "ask for a restart", "take the BMC away")),

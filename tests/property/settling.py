@@ -135,7 +135,10 @@ def expected(rig: Rig) -> Mapping[Phase, tuple[str, ...]]:
         return {Phase.BROKEN: ("FaultReported",)}
     untrusted: dict[Phase, tuple[str, ...]] = {} if spec.accepted or live else {Phase.NEW: ("AwaitingAcceptance",)}
     if spec.deployment is not None:
-        return {**untrusted, Phase.DEPLOYED: ("Running", "ReinstallNeeded")}
+        runs = (
+            "SwitchedOff" if rig.metal.on is False and not moved_by_hand(spec) and spec.bmc is not None else "Running"
+        )
+        return {**untrusted, Phase.DEPLOYED: (runs, "ReinstallNeeded")}
     if spec.allocation is not None:
         return {**untrusted, Phase.ALLOCATED: ("AwaitingDeployment",)}
     return untrusted or {Phase.READY: ("Available",)}

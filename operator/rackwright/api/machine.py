@@ -134,7 +134,13 @@ class BMC(Model):
 class Commissioning(Model):
     """How the machine is checked before it joins the pool."""
 
-    trigger: Trigger = Field(default="", description="Any new value recommissions; what is installed is kept.")
+    trigger: Trigger = Field(
+        default="",
+        description=(
+            "Any new value recommissions; what is installed is kept. A machine that is Allocated or Deployed isn't "
+            "interrupted: it is recommissioned once it is Ready again or Failed."
+        ),
+    )
     timeout: Duration = Field(default=timedelta(minutes=30), description="How long one attempt may take.")
     max_attempts: Annotated[int, Field(ge=1, le=10)] = Field(
         default=3, description="Attempts before the machine is Failed."

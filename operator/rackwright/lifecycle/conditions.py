@@ -100,4 +100,5 @@ def _deployed(world: World) -> Verdict:
         return "False", "NotComplete", "An image or an erase was begun on its disks; what is there has not reported."
     if world.status.phase is not Phase.DEPLOYED:
         return "False", "NotRunning", "Something is installed, and the machine is not left to it now."
-    return "True", "Installed", f"{installed.image or 'What was there'} runs as {installed.hostname}."
+    what, off = installed.image or "What was there", world.seen.power is Power.OFF
+    return "True", "Installed", f"{what} {'is installed' if off else 'runs'} as {installed.hostname}."

@@ -6,26 +6,32 @@ out leaves an executor no choice: record `status` first if it changes the intent
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from rackwright.api.fields import format_duration
-from rackwright.api.machine import BareMetalMachineStatus, Failure, Phase, Power
+from rackwright.api.machine import BareMetalMachineStatus, Broken, Failure, OperationName, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.conditions import conditions
 from rackwright.lifecycle.differences import differences
-from rackwright.lifecycle.guards import closed_gates, retry_ahead
+from rackwright.lifecycle.guards import closed_gates, gave_up, retry_ahead, write_cut_off
 from rackwright.lifecycle.operations import announced, failed, limits, recorded
 from rackwright.lifecycle.reasons import (
+    BROKEN_AFTER_RESCUE,
+    CUTTING_OFF,
+    ERASE_INSTEAD,
     FOR_SOMEBODY,
     FORCE_DELETION,
     LEAVE_FAILED,
     LET_GO_AS_IT_RUNS,
+    MAYBE_CUT_OFF,
     QUEUED,
     RELEASED_FIRST,
     THE_BMC_FAULT,
     THE_FAULT,
     THE_OBSTACLE,
+    closed,
     sentence,
 )
 from rackwright.lifecycle.steps import (
@@ -35,6 +41,8 @@ from rackwright.lifecycle.steps import (
     Fail,
     Finish,
     Hold,
+    LetGo,
+    NoteMark,
     Pause,
     PowerOff,
     Record,
@@ -73,6 +81,8 @@ class Decision:
     """A failure that this reading recorded."""
     look_again: timedelta = timedelta()
     """When to look without being woken."""
+    skipped: str = ""
+    """What is left undone where the record is let go of, in a sentence."""
 
     @property
     def transitions(self) -> tuple[Turn, ...]:
@@ -127,7 +137,7 @@ def decide(world: World) -> Decision:
         world = _after(world, recorded(row.do, world, to=destination(row, world)), row)
         if isinstance(row.do, Fail):
             failure = world.status.last_failure
-        if world.status.phase is not before or isinstance(row.do, Begin | Finish | Acknowledge):
+        if world.status.phase is not before or isinstance(row.do, Begin | Finish | Acknowledge | NoteMark):
             turns.append(Turn(before, world.status.phase, *_explained(row, world)))
     raise AssertionError(f"the table reads in circles at {world.status.phase}")
 
@@ -142,8 +152,9 @@ def after_fault(world: World, fault: Fault) -> Decision:
     following, failure = decide(replace(world, status=status, seen=seen, hurry=False)), status.last_failure
     if status.phase is before.phase or failure is None:
         return replace(following, failure=failure)
-    gave_up = Turn(before.phase, status.phase, failure.reason, f"{failure.message} {LEAVE_FAILED}")
-    return replace(following, turns=(gave_up, *following.turns), failure=failure)
+    words = f"{failure.message} {_ways_out(world.with_status(status))}"
+    given_up = Turn(before.phase, status.phase, failure.reason, words)
+    return replace(following, turns=(given_up, *following.turns), failure=failure)
 
 
 def after_asking(world: World, at: datetime) -> Decision:
@@ -200,7 +211,8 @@ def _decision(
             "conditions": conditions(world.with_status(status), shown, reason, message),
         }
     )
-    return Decision(step, status, reason, message, turns, failure, _look_again(world, step))
+    skipped = _skipped(world) if isinstance(step, LetGo) else ""
+    return Decision(step, status, reason, message, turns, failure, _look_again(world, step), skipped)
 
 
 def _shown(row: Row, step: Action | Pause, world: World) -> tuple[Row, Action | Pause]:
@@ -228,7 +240,7 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
         case str() as reason if reason == THE_FAULT and (failure := world.status.last_failure) is not None:
             operation = world.status.operation
             if operation is None or operation.next_retry_at is None:
-                return failure.reason, f"{failure.message} {LEAVE_FAILED}"
+                return failure.reason, f"{failure.message} {_ways_out(world)}"
             attempts = limits(world.spec, operation.name)[1]
             when = operation.next_retry_at.strftime("%H:%M:%SZ")
             return failure.reason, f"{failure.message} Attempt {operation.attempt} of {attempts} at {when}."
@@ -244,6 +256,14 @@ def _explained(row: Row, world: World) -> tuple[str, str]:
             return reason, _told(reason, world)
 
 
+def _ways_out(world: World) -> str:
+    """What a person may do about a machine that has Failed."""
+    may_be_released = world.status.installed is not None and world.spec.deployment is not None
+    if world.status.phase is not Phase.FAILED or not may_be_released or gave_up(OperationName.RELEASE)(world):
+        return LEAVE_FAILED
+    return f"{LEAVE_FAILED} {ERASE_INSTEAD}"
+
+
 def _told(reason: str, world: World) -> str:
     """The reason's sentence, with what this machine adds to it."""
     spec, words = world.spec, _words(reason, world)
@@ -251,19 +271,40 @@ def _told(reason: str, world: World) -> str:
         case "DuplicateMachine":
             return f"{world.seen.twin} has the same boot MAC address or BMC and comes first; this one is not touched."
         case "MarkedBroken" if spec.broken is not None:
-            return f"Marked as broken: {spec.broken.reason}"
-        case "FaultReported" if spec.release.fault is not None:
-            return f"{words} {spec.release.fault.category}: {spec.release.fault.summary}"
-        case "ReadinessGatesClosed":
-            return f"{words} Not True: {', '.join(closed_gates(world))}."
-        case "ReinstallNeeded":
-            return f"{words} What differs: {', '.join(differences(world))}."
+            return _marked(spec.broken, world)
         case reason if reason == QUEUED and (place := world.seen.queued) is not None:
             return f"Waiting: {_ordinal(place.number)} of {place.of} for an install slot. {words}"
         case "AwaitingStartFromNetwork" | "AwaitingStartFromDisk":
             return words.format(name=world.name)
         case _:
-            return words
+            return " ".join((words, *_details(reason, world)))
+
+
+def _details(reason: str, world: World) -> Iterator[str]:
+    """What this machine adds behind the reason's sentence."""
+    spec = world.spec
+    match reason:
+        case "RescueOpen" if spec.broken is not None:
+            yield _marked(spec.broken, world)
+        case "StoppingSafely" if write_cut_off(world):
+            yield CUTTING_OFF
+        case "FaultReported" if spec.release.fault is not None:
+            yield f"{spec.release.fault.category}: {spec.release.fault.summary}"
+        case "ReadinessGatesClosed":
+            yield f"Not True: {', '.join(closed_gates(world))}."
+        case "ReinstallNeeded":
+            yield f"What differs: {', '.join(differences(world))}."
+        case _:
+            pass
+
+
+def _marked(mark: Broken, world: World) -> str:
+    """What was marked, and what whoever repairs it has to know beside that."""
+    said = f"Marked as broken: {mark.reason}"
+    if world.status.phase is Phase.RESCUE:
+        return f"{closed(said)} {BROKEN_AFTER_RESCUE}"
+    installed = world.status.installed
+    return f"{closed(said)} {MAYBE_CUT_OFF}" if installed is not None and installed.at is None else said
 
 
 def _words(reason: str, world: World) -> str:
@@ -275,6 +316,20 @@ def _words(reason: str, world: World) -> str:
             return RELEASED_FIRST
         case _:
             return sentence(reason)
+
+
+def _skipped(world: World) -> str:
+    """What letting go of the record leaves undone: a release, and whatever is under way if somebody forced it."""
+    status, evidence, skipped = world.status, world.seen.evidence, []
+    if status.installed is not None:
+        owner = f", owner {status.owner}" if status.owner else ""
+        skipped.append(f"the release of {status.installed.image or 'what was adopted'}{owner}")
+    elif status.phase is None and evidence is not None:
+        skipped.append(f"the release of {evidence.image or 'something'}, which its annotation says is installed")
+    if world.force_delete and status.operation is not None:
+        at = f", under way at {status.operation.step}" if status.operation.step else ", which was about to begin"
+        skipped.append(f"the operation {status.operation.name}{at}")
+    return f"Skipped: {'; '.join(skipped)}." if skipped else ""
 
 
 def _look_again(world: World, step: Action | Pause) -> timedelta:

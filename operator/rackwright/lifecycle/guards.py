@@ -477,6 +477,14 @@ def disks_busy(world: World) -> bool:
 
 
 @guard
+def write_cut_off(world: World) -> bool:
+    """A disk was written or erased, and nobody says that this has ended: to stop it now may cut it off."""
+    operation = world.status.operation
+    at_a_disk = operation is not None and operation.step in (Stage.WRITE_IMAGE, Stage.ERASE_DISKS)
+    return at_a_disk and (disks_busy(world) or not agent_heard(world))
+
+
+@guard
 def every_disk_erased(world: World) -> bool:
     """The evidence has a disk, and every disk's read-back was good."""
     return (

@@ -57,11 +57,9 @@ def of_deed(before: BareMetalMachineStatus, decision: Decision) -> News | None:
     """What is to be told of a step that was carried out: of most, what was recorded before it said enough."""
     reason, message = decision.reason, decision.message
     match decision.step:
-        case LetGo() if before.installed is not None:
-            skipped = f"Skipped: the release of {before.installed.image or 'what was adopted'}"
-            skipped += f", owner {before.owner}." if before.owner else "."
+        case LetGo() if decision.skipped:
             forced = reason == "DeletionForced"
-            return _news("Warning" if forced else "Normal", reason, "LetGo", f"{message} {skipped}")
+            return _news("Warning" if forced else "Normal", reason, "LetGo", f"{message} {decision.skipped}")
         case PowerOff() | PowerOn() if before.operation is None and before.phase in _AT_REST:
             done = "Switched off" if isinstance(decision.step, PowerOff) else "Switched on"
             return _news("Normal", reason, type(decision.step).__name__, f"{done}: {message}")

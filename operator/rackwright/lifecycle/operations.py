@@ -27,7 +27,7 @@ from rackwright.api.machine import (
 from rackwright.lifecycle import steps
 from rackwright.lifecycle.differences import configuration
 from rackwright.lifecycle.guards import closed_gates, still_allocated
-from rackwright.lifecycle.reasons import FAULTS
+from rackwright.lifecycle.reasons import FAULTS, closed
 from rackwright.lifecycle.steps import Record, Stage
 from rackwright.lifecycle.world import CommandState, Fault, World
 
@@ -85,6 +85,8 @@ def _changes(step: Record, world: World, to: Phase | None) -> dict[str, Any]:
             changes = _finished(world)
         case steps.Abandon():
             changes = {"operation": None, "history": _history(world, "Abandoned", "NotWanted"), "rescued_from": None}
+        case steps.NoteMark():
+            changes = {"rescued_from": Phase.BROKEN}
         case steps.Allocate():
             changes = {"owner": allocation.owner if allocation else None}
         case steps.Acknowledge():
@@ -178,7 +180,7 @@ def _particular(world: World, fault: Fault) -> str:
         case "ReadinessGatesClosed":
             return f"{fault.message} Not True: {', '.join(closed_gates(world))}."
         case _:
-            return fault.message if fault.message.endswith((".", "?", "!")) else f"{fault.message}."
+            return closed(fault.message)
 
 
 def backoff(world: World, attempt: int, fault: Fault) -> timedelta:

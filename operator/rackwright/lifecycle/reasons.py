@@ -21,8 +21,14 @@ QUEUED = "AwaitingInstallSlot"
 LEAVE_FAILED = "Set spec.commissioning.trigger to a new value to try again."
 """What a person does about a machine that has Failed, whatever failed."""
 
+ERASE_INSTEAD = "Or withdraw spec.deployment to have what is on its disks erased."
+"""The other way out, where a release may be tried."""
+
 FORCE_DELETION = 'To let go of the record without a release, annotate it with metal.rackwright.io/force-delete: "true".'
 LET_GO_AS_IT_RUNS = "Deleted; it was adopted, and is let go of as it runs."
+BROKEN_AFTER_RESCUE = "It is Broken as soon as the rescue is withdrawn."
+CUTTING_OFF = "An image or an erase was under way on its disks, and may be cut off by that."
+MAYBE_CUT_OFF = "No system has come up since an image or an erase was begun on its disks: that may have been cut off."
 RELEASED_FIRST = "Deleted: the machine is released before its record goes."
 
 FOR_SOMEBODY = frozenset(
@@ -131,6 +137,7 @@ SENTENCES = {
         "What is declared is not what is installed. Nothing is wiped by itself: "
         "set spec.deployment.trigger to a new value to re-install."
     ),
+    "SwitchedOff": "The machine is off, and is left so: set spec.power to On to have it switched on.",
     "Running": "The installed system runs.",
 }
 
@@ -173,6 +180,11 @@ FAULTS = {
 def fault(reason: str) -> Fault:
     """A fault that the table itself finds."""
     return FAULTS[reason]
+
+
+def closed(text: str) -> str:
+    """The text as a sentence that another one can follow."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def sentence(reason: str) -> str:

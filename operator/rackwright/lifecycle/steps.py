@@ -74,6 +74,11 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteMark:
+    """The rescue leads to Broken now, wherever it was entered from."""
+
+
+@dataclass(frozen=True, slots=True)
 class Allocate:
     """Reserve the machine for the owner that spec names."""
 
@@ -99,7 +104,19 @@ class RecordErasure:
 
 
 Record = (
-    Begin | Advance | Renew | Fail | Finish | Abandon | Move | Allocate | Acknowledge | Adopt | Restore | RecordErasure
+    Begin
+    | Advance
+    | Renew
+    | Fail
+    | Finish
+    | Abandon
+    | Move
+    | NoteMark
+    | Allocate
+    | Acknowledge
+    | Adopt
+    | Restore
+    | RecordErasure
 )
 
 # --- actions ---------------------------------------------------------------------------------------------------

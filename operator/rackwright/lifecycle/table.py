@@ -95,6 +95,7 @@ from rackwright.lifecycle.steps import (
     KeepInventory,
     LetGo,
     Move,
+    NoteMark,
     OpenRescue,
     Pause,
     PowerOff,
@@ -194,6 +195,9 @@ TABLE: tuple[Row, ...] = (
     Row(WORKING,        marked_broken & agent_heard & disks_busy & ~overdue, Wait(),                   STAY,          "FinishingDiskWrite"),
     Row(WORKING,        marked_broken & powered_on & ~overdue,          PowerOff(),               STAY,          "StoppingSafely"),
     Row(WORKING,        marked_broken,                                  Abandon(),                BROKEN,        "MarkedBroken"),
+    Row((RESCUE,),      marked_broken & ~came_from(BROKEN),             NoteMark(),               STAY,          "MarkedBroken"),
+    Row((RESCUE,),      doing(Op.END_RESCUE) & at_stage(S.BOOT_DISK) & ~came_from(DEPLOYED),
+                                                                        Begin(Op.END_RESCUE),     STAY,          "RescueWithdrawn"),
 
     # --- no longer wanted while under way ---------------------------------------------------------------------
     Row((COMMISSIONING,), unclaimed & (deletion_requested | ~accepted) & powered_on,
@@ -367,6 +371,7 @@ TABLE: tuple[Row, ...] = (
     Row((READY,),       always,                                         Rest(),                   STAY,          "Available"),
     Row((ALLOCATED,),   always,                                         Rest(),                   STAY,          "AwaitingDeployment"),
     Row((DEPLOYED,),    deployment_differs,                              Rest(settled=False),      STAY,          "ReinstallNeeded"),
+    Row((DEPLOYED,),    powered_off,                                    Rest(),                   STAY,          "SwitchedOff"),
     Row((DEPLOYED,),    always,                                         Rest(),                   STAY,          "Running"),
 )
 

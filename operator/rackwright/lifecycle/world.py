@@ -145,7 +145,7 @@ class World:
     held: bool = True
     """Whether our finalizer keeps the record until the machine is released."""
     locked_by: str | None = None
-    """Who set `spec.locked`, as the API server's field managers tell."""
+    """The client that set `spec.locked`, as the API server's field managers tell."""
     hurry: bool = False
     """Something that a retry waits for has changed: try now."""
     chance: float = 0.5

@@ -6,8 +6,8 @@ from tests.property.manners.passes import at_liberty, command, is_at, path
 from tests.property.rig import Moment
 
 from rackwright.api.machine import OperationName, Phase
-from rackwright.lifecycle.guards import came_from, doing, powered_off, powered_on, rescue_wanted
-from rackwright.lifecycle.steps import LetGo
+from rackwright.lifecycle.guards import doing, marked_broken, powered_off, powered_on, rescue_wanted
+from rackwright.lifecycle.steps import BootDisk, LetGo
 from rackwright.lifecycle.world import CommandState
 
 
@@ -30,12 +30,26 @@ def a_rescue_lasts_as_long_as_it_is_wished(moment: Moment) -> None:
 
 
 def it_returns_to_where_it_came_from(moment: Moment) -> None:
-    """The machine returns to where it came from; a Deployed one starts its disk again, and others are off."""
+    """The machine returns to where it came from; a Deployed one starts its disk again, and others are off.
+
+    One that was marked meanwhile is Broken, whatever it came from.
+    """
     world = moment.world
     if not doing(OperationName.END_RESCUE)(world) or moment.decision.failure is not None:
         return
     for start, end in path(moment):
         if start is Phase.RESCUE:
-            assert end is moment.before.rescued_from, f"{end}, and it came from {moment.before.rescued_from}"
-            runs = came_from(Phase.DEPLOYED)(world)
+            origin = Phase.BROKEN if marked_broken(world) else moment.before.rescued_from
+            assert end is origin, f"{end}, and it came from {origin}"
+            runs = origin is Phase.DEPLOYED
             assert powered_on(world) if runs else powered_off(world), f"{end}, and its power is {world.seen.power}"
+
+
+def a_mark_is_noted_during_a_rescue(moment: Moment) -> None:
+    """A rescue that is open, entered or left goes on, and the machine is Broken after it, not started from its disk."""
+    world, after = moment.world, moment.after
+    if not is_at(moment, Phase.RESCUE) or not marked_broken(world) or not at_liberty(moment):
+        return
+    assert not isinstance(moment.action, BootDisk), "marked, and its disk is started"
+    if after.phase is Phase.RESCUE and moment.fault is None and not isinstance(moment.action, LetGo):
+        assert after.rescued_from is Phase.BROKEN, f"marked, and it leads to {after.rescued_from}"

@@ -71,3 +71,9 @@ def a_new_trigger_tries_at_once(moment: Moment) -> None:
     if is_at(moment, Phase.FAILED) and recommission_triggered(world):
         sooner = rescue_wanted(world) or evidence_stale(world)
         assert sooner or goes_first_to(moment, Phase.COMMISSIONING), "it isn't recommissioned"
+
+
+def a_machine_in_use_is_not_recommissioned(moment: Moment) -> None:
+    """A machine that is Allocated or Deployed isn't interrupted: it is recommissioned once it is Ready or Failed."""
+    if is_at(moment, Phase.ALLOCATED, Phase.DEPLOYED):
+        assert not goes_first_to(moment, Phase.COMMISSIONING), "it is recommissioned, and in use"

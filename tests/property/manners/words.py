@@ -10,6 +10,7 @@ from tests.property.manners.passes import (
     booting,
     command,
     is_at,
+    lost_its_status,
     same_attempt,
     shutting_down,
     unclaimed,
@@ -37,6 +38,7 @@ from rackwright.lifecycle.guards import (
     fault_reported,
     gates_closed,
     gave_up,
+    holds_data,
     inspection_arrived,
     live_machine,
     marked_broken,
@@ -50,6 +52,7 @@ from rackwright.lifecycle.guards import (
     stage_overdue,
     under_way,
 )
+from rackwright.lifecycle.news import of_deed
 from rackwright.lifecycle.steps import Hold, LetGo, Rest, Stage, Wait
 from rackwright.lifecycle.world import CommandState, Fault
 
@@ -134,9 +137,27 @@ def what_is_held_is_stalled(moment: Moment) -> None:
         assert reason == _named(world.seen.bmc_fault), f"{reason} isn't what its BMC lacks"
 
 
+def a_mark_says_what_it_may_have_cut_off(moment: Moment) -> None:
+    """A write whose agent is silent, or whose time is up, may be cut off: who repairs the machine is told."""
+    world = moment.world
+    if (
+        not marked_broken(world)
+        or moment.fault is not None
+        or not at_stage(Stage.WRITE_IMAGE, Stage.ERASE_DISKS)(world)
+    ):
+        return
+    if not disks_busy(world) and agent_heard(world):
+        return
+    told = [turn.message for turn in moment.decision.turns if turn.after is Phase.BROKEN]
+    if moment.decision.reason == "StoppingSafely":
+        told.append(moment.decision.message)
+    assert all("cut off" in message for message in told), "nobody is told that a write may have been cut off"
+
+
 def ready_is_what_is_as_declared(moment: Moment) -> None:
     """`READY` is True where what is observed is what is declared, unless its BMC or a readiness gate says otherwise.
 
+    One that somebody switched off isn't said to run.
     An image, user data, hostname or SSH keys that differ from what was installed are shown as `ReinstallNeeded`.
     """
     world, reason = moment.world.with_status(moment.after), moment.decision.reason
@@ -152,7 +173,7 @@ def ready_is_what_is_as_declared(moment: Moment) -> None:
     settled = {
         Phase.READY: "Available",
         Phase.ALLOCATED: "AwaitingDeployment",
-        Phase.DEPLOYED: "Running",
+        Phase.DEPLOYED: "SwitchedOff" if powered_off(world) else "Running",
         Phase.RESCUE: "RescueOpen",
     }
     assert phase in settled or lacks, f"{phase} is no phase to rest in"
@@ -207,6 +228,13 @@ def the_end_of_a_release_says_what_was_erased(moment: Moment) -> None:
 
 def letting_go_says_whether_something_was_skipped(moment: Moment) -> None:
     """An Event says what was skipped: `DeletionForced` where nothing was released, because somebody said so."""
-    if isinstance(moment.decision.step, LetGo):
-        expected = "DeletionForced" if moment.world.force_delete else "Deleted"
-        assert moment.decision.reason == expected, f"{moment.decision.reason}, not {expected}"
+    world, decision = moment.world, moment.decision
+    if isinstance(decision.step, LetGo):
+        expected = "DeletionForced" if world.force_delete else "Deleted"
+        assert decision.reason == expected, f"{decision.reason}, not {expected}"
+        left = (
+            holds_data(world.with_status(moment.after))
+            or lost_its_status(moment)
+            or (world.force_delete and under_way(world))
+        )
+        assert (of_deed(moment.before, decision) is not None) == left, "nobody is told what was skipped"

@@ -5,9 +5,20 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from tests.unit.lifecycle.worlds import NOW, attempt, declared, failure, heard, installed, power_off, power_on, world
+from tests.unit.lifecycle.worlds import (
+    NOW,
+    attempt,
+    declared,
+    ended,
+    failure,
+    heard,
+    installed,
+    power_off,
+    power_on,
+    world,
+)
 
-from rackwright.api.machine import OperationName, Phase
+from rackwright.api.machine import BareMetalMachineSpec, OperationName, Phase
 from rackwright.lifecycle.decide import after_fault, after_refusal, decide
 from rackwright.lifecycle.steps import BootRamdisk, Hold, PowerOff, Stage, Wait, WriteImage
 from rackwright.lifecycle.world import Blame, CommandState, Fault, Policy, Seen
@@ -70,6 +81,31 @@ def test_a_bmc_that_asks_to_be_left_alone_is() -> None:
     busy = Fault(Blame.BMC, "BMCBusy", "The BMC is busy.", retry_after=20 * MINUTES)
 
     assert after_fault(world(Phase.COMMISSIONING, operation=attempt(COMMISSION)), busy).look_again == 20 * MINUTES
+
+
+@pytest.mark.parametrize(
+    ("spec", "holds_data", "released", "second_way"),
+    [
+        pytest.param(WANTED, True, False, True, id="something is installed and wanted"),
+        pytest.param(WANTED, False, False, False, id="nothing is installed"),
+        pytest.param(WANTED, True, True, False, id="a release was given up"),
+        pytest.param(declared(), True, True, False, id="the deployment is withdrawn already"),
+    ],
+)
+def test_whoever_may_have_it_erased_instead_is_told(
+    spec: BareMetalMachineSpec, holds_data: bool, released: bool, second_way: bool
+) -> None:
+    here = world(
+        Phase.FAILED,
+        spec,
+        power_off(),
+        owner="search",
+        installed=installed(came_up=False) if holds_data else None,
+        last_failure=failure(DEPLOY),
+        history=[ended(OperationName.RELEASE, "Failed")] if released else [],
+    )
+
+    assert ("withdraw spec.deployment" in decide(here).message) is second_way
 
 
 def test_every_attempt_has_an_id_of_its_own() -> None:

@@ -47,4 +47,10 @@ def test_an_agent_that_is_gone_writes_to_no_disk_that_the_mark_would_have_to_wai
         operation=attempt(OperationName.RELEASE, Stage.ERASE_DISKS, since=timedelta(hours=1), lasts=timedelta(days=1)),
     )
 
-    assert decide(erasing).step == PowerOff()
+    decision = decide(erasing)
+
+    assert decision.step == PowerOff()
+    assert decision.message == (
+        "Marked broken: being switched off. "
+        "An image or an erase was under way on its disks, and may be cut off by that."
+    )

@@ -135,3 +135,16 @@ def test_ready_and_stalled_go_by_the_step() -> None:
         if decision.reason != "EvidenceRecorded":
             assert (conditions[ConditionType.STALLED] == "True") >= isinstance(decision.step, Hold)
             assert (conditions[ConditionType.READY] == "True") >= settled
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (power_on(), "debian-12 runs as node-07."),
+        (power_off(), "debian-12 is installed as node-07."),
+    ],
+)
+def test_what_is_off_is_said_to_be_installed_and_not_to_run(seen: Seen, words: str) -> None:
+    deployed = shown(anywhere(Phase.DEPLOYED, declared(owner="search", image="debian-12"), seen=seen))["Deployed"]
+
+    assert (deployed.status, deployed.message) == ("True", words)
