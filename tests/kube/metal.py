@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.unit.agent.world import identity
 from tests.unit.power.scripted_bmc import PASSWORD, ROOT, USERNAME, ScriptedBmc, System
+from tests.unit.power.scripted_webhook import KEY, ScriptedWebhook
 
 T = TypeVar("T")
 
@@ -127,6 +128,29 @@ class Chassis(ScriptedBmc):
     def _description(self, name: str) -> dict[str, Any]:
         claim = {"PowerState": "On"} if Flaw.SAYS_ON in self._machine.flaws else {}
         return super()._description(name) | claim
+
+
+class Outlet(ScriptedWebhook):
+    """A socket of a PDU that a machine is plugged into, behind the power webhook: it has power, and no more."""
+
+    def __init__(self, machine: ScriptedMachine) -> None:
+        self._machine = machine
+        super().__init__()
+        self.lacks = {"PowerOff", "SetBoot"}
+
+    @property
+    def power(self) -> Any:
+        """The machine's."""
+        return self._machine.bmc.systems["one"].power
+
+    @power.setter
+    def power(self, to: Any) -> None:
+        self._machine.bmc.systems["one"].power = to
+
+    async def _switch(self, to: str) -> None:
+        if to != self.power:
+            await super()._switch(to)
+            await self._machine.switched(on=to == "On")
 
 
 class ScriptedMachine:
@@ -597,10 +621,11 @@ class Metal:
         self.base_url = ""
         """Where iPXE finds the operator."""
         self.moved = threading.Condition()
-        self.secrets: set[str] = {PASSWORD, STRANGE_TOKEN}
+        self.secrets: set[str] = {PASSWORD, KEY, STRANGE_TOKEN}
         """Whatever must be seen nowhere."""
         self._folder = folder
         self._machines: list[ScriptedMachine] = []
+        self._outlets: list[Outlet] = []
         self._making = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="metal")
@@ -615,6 +640,8 @@ class Metal:
             for machine in self._machines:
                 self.do(machine.end())
                 self.do(machine.bmc.stop())
+            for outlet in self._outlets:
+                self.do(outlet.stop())
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -634,6 +661,12 @@ class Metal:
             self._machines.append(machine)
         machine.bmc_port = self.do(machine.bmc.start(tls))
         return machine
+
+    def outlet(self, machine: ScriptedMachine) -> tuple[Outlet, str]:
+        """A socket that this machine is plugged into, and its address for `spec.bmc`."""
+        outlet = Outlet(machine)
+        self._outlets.append(outlet)
+        return outlet, f"webhook+http://127.0.0.1:{self.do(outlet.start())}/outlets/{machine.number}"
 
     def listen(self, machine: ScriptedMachine, *, on: bool = True) -> None:
         """Let its BMC answer, or refuse connections."""
