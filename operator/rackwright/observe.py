@@ -203,7 +203,8 @@ class Observer:
             elif operation is not None and not retry_not_due(world):
                 # An attempt that is about to begin looks for itself: why the one before it failed may be over.
                 begins = operation.next_retry_at is not None
-                at_work = _FRESH_WHILE_HEARD if _runs(reading, seen.agent, world.now) else _FRESH_AT_WORK
+                heard = min(_HEARD, self._policy.silence)  # an agent that counts as lost vouches for nothing
+                at_work = _FRESH_WHILE_HEARD if _runs(reading, seen.agent, world.now - heard) else _FRESH_AT_WORK
                 reading = await self._bmcs.power(machine, fresh=timedelta() if begins else at_work)
             elif operation is None:
                 reading = await self._bmcs.power(machine, fresh=self._policy.poll)
@@ -361,10 +362,10 @@ def _belongs(item: Mapping[str, Any], machine: Machine) -> bool:
     return any(owner["uid"] == machine.uid for owner in item["metadata"].get("ownerReferences") or ())
 
 
-def _runs(reading: Reading | None, agent: Agent | None, now: datetime) -> bool:
+def _runs(reading: Reading | None, agent: Agent | None, since: datetime) -> bool:
     """Whether the machine was seen on, and its agent has been heard since: to ask its BMC would tell nothing new."""
     on = reading is not None and reading.power is Power.ON
-    return on and agent is not None and agent.takes_commands and now - agent.heard_at < _HEARD
+    return on and agent is not None and agent.takes_commands and agent.heard_at > since
 
 
 def _then(moment: float, now: datetime) -> datetime:

@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.unit.agent.world import identity
 from tests.unit.power.scripted_bmc import PASSWORD, ROOT, USERNAME, ScriptedBmc, System
+from tests.unit.power.scripted_webhook import KEY, ScriptedWebhook
 
 T = TypeVar("T")
 
@@ -82,6 +83,14 @@ class Flaw(Enum):
     GARBAGE = "its agent answers what isn't JSON"
 
 
+class PoorErase(Enum):
+    """What an erase does about the last of a machine's disks."""
+
+    LEAVES_DATA = "it is overwritten, and the read-back finds data"
+    REFUSED = "it can't be overwritten"
+    UNSEEN = "it isn't there"
+
+
 @dataclass
 class Installed:
     """A system on a disk."""
@@ -121,6 +130,29 @@ class Chassis(ScriptedBmc):
         return super()._description(name) | claim
 
 
+class Outlet(ScriptedWebhook):
+    """A socket of a PDU that a machine is plugged into, behind the power webhook: it has power, and no more."""
+
+    def __init__(self, machine: ScriptedMachine) -> None:
+        self._machine = machine
+        super().__init__()
+        self.lacks = {"PowerOff", "SetBoot"}
+
+    @property
+    def power(self) -> Any:
+        """The machine's."""
+        return self._machine.bmc.systems["one"].power
+
+    @power.setter
+    def power(self, to: Any) -> None:
+        self._machine.bmc.systems["one"].power = to
+
+    async def _switch(self, to: str) -> None:
+        if to != self.power:
+            await super()._switch(to)
+            await self._machine.switched(on=to == "On")
+
+
 class ScriptedMachine:
     """One machine. What is public may be used from the test's thread."""
 
@@ -145,8 +177,8 @@ class ScriptedMachine:
         """Checksums of the images that were written to the end."""
         self.command_errors: list[Mapping[str, Any]] = []
         """How the next writes or erases fail, as IPA reports it."""
-        self.unwiped = 0
-        """How many of the next erases leave data that the read-back finds."""
+        self.poor_erases: list[PoorErase] = []
+        """How the next erases that end well end nevertheless."""
         self.uid = ""
         self.tokens: list[str] = []
         """Those that its agents were given, one a boot."""
@@ -489,7 +521,6 @@ class Ramdisk:
         if machine.command_errors:
             return {"command_status": "FAILED", "command_error": machine.command_errors.pop(0)}
         machine.system = None
-        verified, machine.unwiped = machine.unwiped == 0, max(0, machine.unwiped - 1)
         evidence = [
             {
                 "device": disk["name"],
@@ -497,12 +528,19 @@ class Ramdisk:
                 "wwn": None,
                 "sizeBytes": disk["size"],
                 "method": "Overwrite",
-                "verified": verified,
+                "verified": True,
                 "samples": 64,
-                "message": f"{64 if verified else 63} of 64 samples read back as zeros",
+                "message": "64 of 64 samples read back as zeros",
             }
             for disk in self._disks()
         ]
+        match machine.poor_erases.pop(0) if machine.poor_erases else None:
+            case PoorErase.LEAVES_DATA:
+                evidence[-1] |= {"verified": False, "message": "63 of 64 samples read back as zeros"}
+            case PoorErase.REFUSED:
+                evidence[-1] |= {"method": "Failed", "verified": False, "samples": 0, "message": "input/output error"}
+            case PoorErase.UNSEEN:
+                evidence.pop()
         return {"command_status": "SUCCEEDED", "command_result": {"clean_result": evidence, "clean_step": dict(step)}}
 
     async def _open_rescue(self) -> Mapping[str, Any]:
@@ -583,10 +621,11 @@ class Metal:
         self.base_url = ""
         """Where iPXE finds the operator."""
         self.moved = threading.Condition()
-        self.secrets: set[str] = {PASSWORD, STRANGE_TOKEN}
+        self.secrets: set[str] = {PASSWORD, KEY, STRANGE_TOKEN}
         """Whatever must be seen nowhere."""
         self._folder = folder
         self._machines: list[ScriptedMachine] = []
+        self._outlets: list[Outlet] = []
         self._making = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="metal")
@@ -601,6 +640,8 @@ class Metal:
             for machine in self._machines:
                 self.do(machine.end())
                 self.do(machine.bmc.stop())
+            for outlet in self._outlets:
+                self.do(outlet.stop())
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
@@ -620,6 +661,12 @@ class Metal:
             self._machines.append(machine)
         machine.bmc_port = self.do(machine.bmc.start(tls))
         return machine
+
+    def outlet(self, machine: ScriptedMachine) -> tuple[Outlet, str]:
+        """A socket that this machine is plugged into, and its address for `spec.bmc`."""
+        outlet = Outlet(machine)
+        self._outlets.append(outlet)
+        return outlet, f"webhook+http://127.0.0.1:{self.do(outlet.start())}/outlets/{machine.number}"
 
     def listen(self, machine: ScriptedMachine, *, on: bool = True) -> None:
         """Let its BMC answer, or refuse connections."""

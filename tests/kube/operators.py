@@ -480,6 +480,12 @@ class Machine:
         found = [version.get("status", {}).get("phase") for version in self.versions]
         return [phase for before, phase in zip([None, *found], found, strict=False) if phase and phase != before]
 
+    def noted(self) -> None:
+        """Wait until its annotation says what is installed, which is written right after status."""
+        noted = f"{GROUP}/installed"
+        found = self.site.machines.until(lambda: self.record()["metadata"].get("annotations", {}).get(noted))
+        assert found, self._unmet(f"had the annotation {noted}")
+
     def until(self, holds: Callable[[JSON], bool], what: str, seconds: float = PATIENCE) -> JSON:
         """Wait for a status, of those since the last `change` that answer it, that is like this; given up if Failed."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.kube.metal import Flaw
+from tests.kube.metal import BOOTED, ERASING, INSPECTION, Flaw
 from tests.kube.operators import JSON, Site, site
 from tests.unit.lifecycle.kstatus import Verdict, compute
 
@@ -19,6 +19,7 @@ from lab.controlplane import ControlPlane
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
 
 WAIT = "--timeout=25s"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f you@example.org"
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,43 @@ def test_wait_returns_when_a_machine_is_as_declared_and_not_for_what_it_was_befo
     verdicts = [compute(version) for version in node.versions]
     changes = [new for old, new in itertools.pairwise([None, *verdicts]) if new is not old]
     assert changes == [Verdict.IN_PROGRESS, Verdict.CURRENT] * 2, "kstatus never saw it as declared when it wasn't"
+
+
+def test_wait_is_told_of_a_rescue_a_broken_machine_and_the_way_back(here: Site) -> None:
+    node = here.machine("wished-for")
+    node.metal.halt_at(INSPECTION)
+    node.declare(allocation={"owner": "team-search"}, deployment={"image": "debian-12"})
+    with waiting(here, node.name, "jsonpath={.status.phase}=Commissioning"):
+        pass
+    assert compute(as_it_is(here, node.name)) is Verdict.IN_PROGRESS
+    node.metal.go_on()
+    with waiting(here, node.name, "jsonpath={.status.phase}=Deployed"):
+        pass
+    node.metal.arrived(BOOTED)
+
+    for wish, what, phase, verdict in (
+        ({"rescue": {"sshAuthorizedKeys": [KEY]}}, "condition=Ready", "Rescue", Verdict.CURRENT),
+        ({"rescue": None}, "condition=Ready", "Deployed", Verdict.CURRENT),
+        ({"broken": {"reason": "DIMM A3"}}, "condition=Stalled", "Broken", Verdict.FAILED),
+        ({"broken": None}, "condition=Ready", "Deployed", Verdict.CURRENT),
+    ):
+        node.change(**wish)
+        with waiting(here, node.name, what):
+            pass
+        found = as_it_is(here, node.name)
+        assert (found["status"]["phase"], compute(found)) == (phase, verdict)
+        assert "operation" not in found["status"], "it is over"
+        assert ("rescue" in found["status"]) is (phase == "Rescue")
+
+    node.metal.halt_at(ERASING)
+    node.release()
+    with waiting(here, node.name, "jsonpath={.status.phase}=Releasing"):
+        pass
+    assert compute(as_it_is(here, node.name)) is Verdict.IN_PROGRESS
+    node.metal.go_on()
+    with waiting(here, node.name, "condition=Ready"):
+        pass
+    assert as_it_is(here, node.name)["status"]["phase"] == "Ready"
 
 
 def test_of_a_handful_it_is_shown_who_needs_somebody_why_and_what_next(here: Site) -> None:

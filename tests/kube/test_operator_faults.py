@@ -17,7 +17,7 @@ from enum import Enum, auto
 from typing import Any, assert_never
 
 import pytest
-from tests.kube.metal import BOOTED, FIRST_BOOT, INSPECTION, IPXE, REFUSING, WRITING, Flaw
+from tests.kube.metal import BOOTED, FIRST_BOOT, INSPECTION, IPXE, LOOKUP, REFUSING, RESCUING, WRITING, Flaw, PoorErase
 from tests.kube.operators import (
     COMMISSIONED,
     HOST,
@@ -64,6 +64,8 @@ WRITTEN = ["On", "ForceOff", "On"]
 IN_VAIN = ["On", "GracefulShutdown"]
 """What it is told for an attempt that comes to nothing once the machine is on."""
 ERASED = ["On", "ForceOff"]
+TWO_DISKS = {"SYSTEM": 16, "DATA": 32}
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f you@example.org"
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +145,8 @@ class Row:
     """Whether the next attempt is made as soon as that was done."""
     silent: bool = False
     """Whether the BMC can't even be asked."""
+    disks_gib: Mapping[str, int] | None = None
+    """By serial number; None for one of no account."""
     secure: bool = False
     """Whether the BMC speaks HTTPS."""
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -179,6 +183,10 @@ def _deployed(node: Machine, how: Mapping[str, Any]) -> None:
     node.deploy(**how)
 
 
+def _rescued(node: Machine, how: Mapping[str, Any]) -> None:
+    node.change(rescue={"sshAuthorizedKeys": [KEY], **how})
+
+
 def _released(node: Machine, how: Mapping[str, Any]) -> None:
     node.change(allocation=None, deployment=None, release=how)
 
@@ -186,6 +194,7 @@ def _released(node: Machine, how: Mapping[str, Any]) -> None:
 COMMISSIONING = During("Commissioning", lambda _, __: None, _declared, "Ready")
 DEPLOYING = During("Deploying", _pooled, _deployed, "Deployed")
 REINSTALLING = During("Deploying", _running, lambda node, how: _deployed(node, {"trigger": "1", **how}), "Deployed")
+RESCUED = During("Rescue", _running, _rescued, "Rescue")
 RELEASING = During("Releasing", _running, _released, "Ready")
 BEGINNING = During("Allocated", _pooled, _deployed, "Deployed")
 BEGINNING_AT_ONCE = During("Allocated", lambda _, __: None, _declared, "Deployed")
@@ -263,8 +272,12 @@ def _fails(*errors: Mapping[str, Any]) -> Callable[[Machine], None]:
     return lambda node: node.metal.command_errors.extend(errors)
 
 
-def _leaves_data(node: Machine) -> None:
-    node.metal.unwiped = 1
+def _erases(poorly: PoorErase) -> Callable[[Machine], None]:
+    return lambda node: node.metal.poor_erases.append(poorly)
+
+
+def _loses_power(node: Machine) -> None:
+    node.switch(on=False)
 
 
 def _others_call(node: Machine) -> None:
@@ -274,10 +287,13 @@ def _others_call(node: Machine) -> None:
     assert node.metal.another_agent_beats(present, elsewhere) == http.HTTPStatus.CONFLICT
 
 
-def _mend_for_the_next_write(node: Machine) -> None:
-    node.metal.flaws.clear()
-    node.metal.arrived(WRITING, 2)  # the first is cut off there
-    node.metal.go_on()
+def _mend_for_the_next(place: str) -> Callable[[Machine], None]:
+    def ends(node: Machine) -> None:
+        node.metal.flaws.clear()
+        node.metal.arrived(place, 2)  # the first is cut off there
+        node.metal.go_on()
+
+    return ends
 
 
 def _mend_after_some_refusals(node: Machine) -> None:
@@ -371,12 +387,14 @@ AGENT = (
     Row("its agent calls with a token that nobody gave it", DEPLOYING, RETRIES, "AgentMissing", [*IN_VAIN, *WRITTEN],
         "Agent", strikes=_flaw(Flaw.WRONG_TOKEN)),
     Row("its agent calls no more in the middle of a write", DEPLOYING, RETRIES, "AgentLost", [*IN_VAIN, *WRITTEN],
-        "Agent", strikes=_halted(WRITING), later=_at(WRITING, _flaw(Flaw.MUTE)), ends=_mend_for_the_next_write),
+        "Agent", strikes=_halted(WRITING), later=_at(WRITING, _flaw(Flaw.MUTE)), ends=_mend_for_the_next(WRITING)),
+    Row("it loses power in the middle of a write", DEPLOYING, WAITS, "BootingRamdisk", ["On", *WRITTEN],
+        strikes=_halted(WRITING), later=_at(WRITING, _loses_power), ends=_mend_for_the_next(WRITING)),
     Row("its agent changes its address", DEPLOYING, RETRIES, "AgentLost", [*IN_VAIN, *WRITTEN], "Agent",
-        strikes=_halted(WRITING), later=_at(WRITING, _flaw(Flaw.MOVED)), ends=_mend_for_the_next_write),
+        strikes=_halted(WRITING), later=_at(WRITING, _flaw(Flaw.MOVED)), ends=_mend_for_the_next(WRITING)),
     Row("its agent answers garbage", DEPLOYING, RETRIES, "AgentError", [*IN_VAIN, *WRITTEN], "Agent",
         "something that isn't JSON", strikes=_halted(WRITING), later=_at(WRITING, _flaw(Flaw.GARBAGE)),
-        ends=_mend_for_the_next_write),
+        ends=_mend_for_the_next(WRITING)),
     Row("its agent answers 409", DEPLOYING, WAITS, "AgentUnclear", WRITTEN, says="takes no command now",
         strikes=_flaw(Flaw.BUSY), ends=_mend_after_some_refusals),
     Row("agents of two boots call", REINSTALLING, UNNOTICED, "WritingImage", ["GracefulShutdown", *WRITTEN],
@@ -390,7 +408,19 @@ AGENT = (
         ["GracefulShutdown", *IN_VAIN, *ERASED], "Disk", "check its health", strikes=_fails(NOT_ERASABLE)),
     Row("its disk holds data after its erase", RELEASING, GIVES_UP, "EraseNotVerified",
         ["GracefulShutdown", *IN_VAIN, *COMMISSIONED, *ERASED], "Disk", "status.erasure names it",
-        strikes=_leaves_data, how={"maxAttempts": 1}),
+        strikes=_erases(PoorErase.LEAVES_DATA), how={"maxAttempts": 1}),
+    Row("one of its disks can't be erased", RELEASING, GIVES_UP, "EraseNotVerified",
+        ["GracefulShutdown", *IN_VAIN, *COMMISSIONED, *ERASED], "Disk", "Not erased: /dev/sdb (DATA).",
+        strikes=_erases(PoorErase.REFUSED), how={"maxAttempts": 1}, disks_gib=TWO_DISKS),
+    Row("one of its disks isn't there to be erased", RELEASING, GIVES_UP, "EraseNotVerified",
+        ["GracefulShutdown", *IN_VAIN, *COMMISSIONED, *ERASED], "Disk", "Not erased: /dev/sdb (DATA).",
+        strikes=_erases(PoorErase.UNSEEN), how={"maxAttempts": 1}, disks_gib=TWO_DISKS),
+    Row("no agent calls for its rescue", RESCUED, GIVES_UP, "AgentMissing",
+        ["GracefulShutdown", *IN_VAIN, *COMMISSIONED, *ERASED], "Agent", "Look at its console",
+        strikes=_halted(LOOKUP), how={"maxAttempts": 1}),
+    Row("its agent calls no more while its rescue is opened", RESCUED, RETRIES, "AgentLost",
+        ["GracefulShutdown", *IN_VAIN, "On"], "Agent", strikes=_halted(RESCUING),
+        later=_at(RESCUING, _flaw(Flaw.MUTE)), ends=_mend_for_the_next(RESCUING)),
     Row("its system never phones home", DEPLOYING, GIVES_UP, "FirstBootMissing",
         [*WRITTEN, "GracefulShutdown", *COMMISSIONED, *ERASED], "OperatingSystem", "does cloud-init run",
         strikes=_halted(FIRST_BOOT), how={"timeout": "30s", "maxAttempts": 1}),
@@ -424,7 +454,7 @@ ATTEMPTS = {UNNOTICED: 1, WAITS: 1, HOLDS: 1, RETRIES: 2, GIVES_UP: 1}
 def story(here: Site, shown: Listing, row: Row) -> None:
     """Tell it from the machine's beginning to its good end."""
     tls = AUTHORITY.server(here.operator.folder, LOCAL) if row.secure else None
-    node = here.machine(row.machine, tls=tls)
+    node = here.machine(row.machine, tls=tls, disks_gib=row.disks_gib)
     row.during.comes(node, row.spec)
     before, written = len(node.metal.told), len(node.metal.images_written)
     row.strikes(node)
@@ -437,8 +467,9 @@ def story(here: Site, shown: Listing, row: Row) -> None:
         begun = node.until(_acts, "began its next attempt")
         assert moment(begun["operation"]["stepStartedAt"]) < moment(status["operation"]["nextRetryAt"])
     if row.meanwhile is GIVES_UP:
-        node.change(allocation=None, deployment=None, commissioning={"trigger": "again"})
-    status = node.reaches("Ready" if row.meanwhile is GIVES_UP else row.during.arrives)
+        node.change(allocation=None, deployment=None, rescue=None, commissioning={"trigger": "again"})
+    arrives = "Ready" if row.meanwhile is GIVES_UP else row.during.arrives
+    status = node.until(lambda s: s.get("phase") == arrives and "operation" not in s, f"was {arrives}, and done")
     assert node.metal.told[before:] == row.told
     assert (status["history"][0]["outcome"], status["history"][0]["attempts"]) == (
         "Succeeded",
@@ -449,6 +480,10 @@ def story(here: Site, shown: Listing, row: Row) -> None:
     if status["phase"] == "Deployed":
         assert node.metal.images_written[written:] == [IMAGE_CHECKSUM]
         assert status["installed"]["checksum"] == IMAGE_CHECKSUM
+    elif status["phase"] == "Rescue":
+        assert status["rescue"]["sshHostKeys"]
+        assert status["installed"]["checksum"] == IMAGE_CHECKSUM
+        assert node.metal.system is not None
     elif row.during.phase != "Commissioning":
         assert all(disk["verified"] for disk in status["erasure"])
         assert status["erasure"]
@@ -508,6 +543,7 @@ def _gave_up(node: Machine, row: Row, status: JSON) -> None:
     failure = status["lastFailure"]
     assert (failure["class"], failure["reason"]) == (row.blames, row.reason)
     assert "operation" not in status
+    assert node.phases()[-2:] == [row.during.phase, "Failed"], "nobody could have it in between"
     assert (status["history"][0]["outcome"], status["history"][0]["reason"]) == ("Failed", row.reason)
     node.event(row.reason, says="Failed: ")
     assert wait_until(lambda: not node.metal.on, PATIENCE)
@@ -593,6 +629,7 @@ def test_a_system_is_believed_once_and_by_the_token_of_its_own_installation(here
     (node,) = deployed(here, "calls-again")
     first = node.metal.system
     assert first is not None
+    node.noted()
     version = node.record()["metadata"]["resourceVersion"]
     assert node.metal.calls_again(first) == http.HTTPStatus.OK  # its answer may have got lost
     assert node.record()["metadata"]["resourceVersion"] == version

@@ -26,6 +26,7 @@ from tests.kube.operators import (
     Machine,
     Site,
     attempts,
+    condition,
     deployed,
     elapsed,
     kept_running,
@@ -76,14 +77,23 @@ class Operation:
     """Every reset that the BMC is given."""
     once: str = ""
     """What must never happen twice."""
+    again: str = ""
+    """What tells it from an earlier one of that name."""
+    first: Callable[[Machine], None] = lambda _: None
+    """What is done to the machine before."""
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.name} {self.again}".strip()
 
     @property
     def moments(self) -> Sequence[Moment | str]:
         """All of them."""
         return [*(kind(step) for step in self.steps for kind in (Recorded, Left)), Ended(), *self.places]
+
+
+def _marked_broken(node: Machine) -> None:
+    node.change(broken={"reason": "DIMM A3"})
+    node.reaches("Broken")
 
 
 OPERATIONS = (
@@ -96,6 +106,34 @@ OPERATIONS = (
         "Deployed",
         ["On", "ForceOff", "On"],
         once=WRITING,
+    ),
+    Operation(
+        "Restart",
+        ("PowerOff", "PowerOn"),
+        (reset("GracefulShutdown"), reset("On")),
+        lambda node: node.change(powerCycle={"trigger": "kernel-update"}),
+        "Deployed",
+        ["GracefulShutdown", "On"],
+    ),
+    Operation(
+        "Deploy",
+        ("PowerOff", "BootRamdisk", "WriteImage", "BootDisk"),
+        (reset("GracefulShutdown"), WRITING, reset("ForceOff")),
+        lambda node: node.deploy(trigger="1"),
+        "Deployed",
+        ["GracefulShutdown", "On", "ForceOff", "On"],
+        once=WRITING,
+        again="again",
+    ),
+    Operation(
+        "Commission",
+        ("PowerOff", "BootRamdisk", "ShutDown", "BootDisk"),
+        (reset("GracefulShutdown"), INSPECTION, reset("ForceOff")),
+        lambda node: node.change(broken=None),
+        "Deployed",
+        ["GracefulShutdown", "On", "ForceOff", "On"],
+        again="with a system on it",
+        first=_marked_broken,
     ),
     Operation(
         "Rescue",
@@ -139,7 +177,9 @@ def fleet(here: Site) -> list[Machine]:
 def test_an_operator_that_is_killed_at_any_step_goes_on_where_it_was(
     here: Site, fleet: Sequence[Machine], operation: Operation
 ) -> None:
-    befores = [len(node.metal.told) for node in fleet]
+    for node in fleet:
+        operation.first(node)
+    befores = [Before(node) for node in fleet]
     held = list(zip(fleet, operation.moments, strict=False))
     visits = {node.name: node.metal.journal.count(at) + 1 for node, at in held if isinstance(at, str)}
     for node, at in held:
@@ -162,13 +202,22 @@ def test_an_operator_that_is_killed_at_any_step_goes_on_where_it_was(
     here.operator.start()
     for node, before in zip(fleet, befores, strict=True):
         status = settled(node, operation.arrives)
-        assert node.metal.told[before:] == operation.told, node.name
-        assert [number for _, number in attempts(node, operation.name)] == [1], node.name
-        assert node.metal.journal.count(operation.once) == (1 if operation.once else 0), node.name
+        assert node.metal.told[len(before.told) :] == operation.told, node.name
+        assert [number for _, number in attempts(node, operation.name) - before.attempts] == [1], node.name
+        assert node.metal.journal[len(before.journal) :].count(operation.once) == bool(operation.once), node.name
         assert (status["history"][0]["name"], status["history"][0]["outcome"]) == (operation.name, "Succeeded")
     assert steps(fleet[-1], operation.name) == list(operation.steps), "a step that is not in the table"
     if operation.name == "Release":
         assert all(node.status["erasure"][0]["verified"] for node in fleet)
+
+
+class Before:
+    """What a machine's metal and record have told so far."""
+
+    def __init__(self, node: Machine) -> None:
+        self.told = list(node.metal.told)
+        self.journal = list(node.metal.journal)
+        self.attempts = set().union(*(attempts(node, operation.name) for operation in OPERATIONS))
 
 
 def settled(node: Machine, phase: str) -> Mapping[str, Any]:
@@ -177,9 +226,10 @@ def settled(node: Machine, phase: str) -> Mapping[str, Any]:
 
 
 def steps(node: Machine, name: str) -> list[str]:
-    """The steps that its record went through in this operation."""
+    """The steps that its record went through in the last operation of this name."""
     operations = [version.get("status", {}).get("operation") or {} for version in node.versions]
-    return list(dict.fromkeys(str(each["step"]) for each in operations if each.get("name") == name))
+    named = [each for each in operations if each.get("name") == name]
+    return list(dict.fromkeys(str(each["step"]) for each in named if each["id"] == named[-1]["id"]))
 
 
 # --- the API server -----------------------------------------------------------------------------------------------
@@ -404,14 +454,7 @@ def test_a_machine_deleted_by_force_is_left_as_it_is(here: Site) -> None:
 def test_a_deployed_machine_whose_status_was_lost_is_deployed_again_untouched(here: Site) -> None:
     (node,) = deployed(here, "restored")
     installed = node.status["installed"]
-    noted = r"jsonpath={.metadata.annotations.metal\.rackwright\.io/installed}"
-    here.kubectl("wait", "bmm", node.name, f"--for={noted}", f"--timeout={PATIENCE:.0f}s")  # right after the status
-    backup: dict[str, Any] = yaml.safe_load(here.kubectl("get", "bmm", node.name, "-o", "yaml"))
-    del backup["status"]
-    for field in ("uid", "resourceVersion", "creationTimestamp", "generation"):
-        del backup["metadata"][field]
-    here.kubectl("annotate", "bmm", node.name, "metal.rackwright.io/force-delete=true")
-    here.machines.until_deleted(node.delete())
+    backup = lost(here, node)
     changes = list(node.metal.bmc.changes)
     node.restore(backup)
     status = node.reaches("Deployed")
@@ -424,6 +467,42 @@ def test_a_deployed_machine_whose_status_was_lost_is_deployed_again_untouched(he
     # It is a machine like any other again: its owner may give it back.
     node.release()
     assert node.reaches("Ready")["erasure"][0]["verified"]
+
+
+def test_a_deployed_machine_whose_status_and_deployment_were_lost_is_held_untouched(here: Site) -> None:
+    (node,) = deployed(here, "half-restored")
+    installed = node.status["installed"]
+    backup = lost(here, node)
+    deployment = backup["spec"].pop("deployment")
+    changes = list(node.metal.bmc.changes)
+    node.restore(backup)
+    status = node.stalls("StatusLost")
+    assert "phase" not in status
+    assert "operation" not in status
+    assert condition(status, "Ready")["status"] == "False"
+    node.event("StatusLost", says="Declare the deployment again")
+    here.operator.end()
+    here.operator.start()  # which doesn't think better of it
+    node.change(power="Off")
+    assert "phase" not in node.stalls("StatusLost")
+    node.change(power=None, deployment=deployment)
+    status = node.reaches("Deployed")
+    assert status["installed"] == installed
+    assert status["owner"] == "team-search"
+    assert node.metal.bmc.changes == changes
+    assert node.metal.on
+
+
+def lost(here: Site, node: Machine) -> dict[str, Any]:
+    """Have its record vanish, and nothing else; a backup of it, without status as most are."""
+    node.noted()
+    backup: dict[str, Any] = yaml.safe_load(here.kubectl("get", "bmm", node.name, "-o", "yaml"))
+    del backup["status"]
+    for field in ("uid", "resourceVersion", "creationTimestamp", "generation"):
+        del backup["metadata"][field]
+    here.kubectl("annotate", "bmm", node.name, "metal.rackwright.io/force-delete=true")
+    here.machines.until_deleted(node.delete())
+    return backup
 
 
 def test_nothing_of_it_shows_a_secret_a_traceback_or_a_refusal(here: Site) -> None:

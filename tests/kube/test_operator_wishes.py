@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.kube.metal import BOOTED, FIRST_BOOT, INSPECTION, IPXE, LOOKUP
+from tests.kube.metal import BOOTED, ERASING, FIRST_BOOT, INSPECTION, IPXE, LOOKUP, Outlet
 from tests.kube.operators import DEPLOYED, Machine, Site, condition, deployed, ready, site
+from tests.unit.power.scripted_webhook import KEY as SIGNING_KEY
+from tests.unit.power.scripted_webhook import KEY_NAME
 
 from lab.controlplane import ControlPlane
 
@@ -195,6 +197,30 @@ def test_a_fault_that_its_owner_reports_keeps_an_erased_machine_out_of_the_pool(
     assert node.reaches("Ready")["history"][0]["name"] == "Commission"
 
 
+def test_a_release_that_erases_nothing_is_recorded_as_one_and_leaves_the_disks_alone(here: Site) -> None:
+    (node,) = deployed(here, "unerased")
+    system = node.metal.system
+    node.change(allocation=None, deployment=None, release={"erase": "None"})
+    status = node.reaches("Ready")
+    (evidence,) = status["erasure"]
+    assert (evidence["device"], evidence["method"], evidence["verified"]) == ("*", "None", False)
+    assert "release.erase was None" in evidence["message"]
+    assert (status["history"][0]["name"], status["history"][0]["outcome"]) == ("Release", "Succeeded")
+    assert "installed" not in status
+    assert "owner" not in status
+    node.event("EraseNotWanted", "Normal", says="nothing was erased")
+    assert node.metal.told == [*DEPLOYED, "GracefulShutdown"], "it was not booted again"
+    assert node.metal.journal.count(ERASING) == 0
+    assert node.metal.system is system
+
+    # Whoever has it next gets their own system, and nothing that says that its disks were erased.
+    node.deploy()
+    assert node.reaches("Deployed")["erasure"] == []
+    node.change(allocation=None, deployment=None, release={"erase": "Full"})
+    assert all(disk["verified"] for disk in node.reaches("Ready")["erasure"])
+    assert node.metal.system is None
+
+
 def test_what_differs_from_what_was_installed_is_said_and_never_wiped(here: Site) -> None:
     node = here.machine("differing")
     here.create(node.manifest())
@@ -264,6 +290,37 @@ def test_a_machine_without_a_bmc_is_moved_by_a_person_who_is_told_when(here: Sit
     assert not node.metal.on
     assert node.metal.told == [], "nobody but a person moved it"
     assert node.metal.journal.count(IPXE) == 4
+
+
+def test_a_machine_behind_a_power_webhook_is_led_through_its_life_by_signed_calls(here: Site) -> None:
+    node = here.machine("outlet")
+    outlet, address = here.metal.outlet(node.metal)
+    here.create(here.secret("outlet", username=KEY_NAME, password="not-the-key"))
+    node.declare(bmc={"address": address, "credentialsSecretRef": {"name": "outlet"}})
+    node.until(lambda s: reason(s, "BMCReachable") == "BMCCredentialsRejected", "was refused")
+    assert outlet.actions == []
+    here.change_secret("outlet", password=SIGNING_KEY)
+    status = node.reaches("Ready")
+    assert (status["power"], condition(status, "BMCReachable")["status"]) == ("Off", "True")
+    there_and_back = ["SetBoot", "PowerOn", "ForceOff"]
+    assert done(outlet) == there_and_back
+
+    node.deploy()
+    status = node.reaches("Deployed")
+    node.metal.arrived(BOOTED)
+    assert status["power"] == "On"
+    assert done(outlet) == [*there_and_back, *there_and_back, "SetBoot", "PowerOn"]
+    assert node.metal.journal.count(IPXE) == 3, "it starts from the network each time, and is sent on to its disk"
+
+    node.release()
+    assert all(disk["verified"] for disk in node.reaches("Ready")["erasure"])
+    assert not node.metal.on
+    assert node.metal.told == [], "nobody asked another BMC"
+
+
+def done(outlet: Outlet) -> list[str]:
+    """What a socket was asked to do, without the button that it hasn't got."""
+    return [action for action in outlet.actions if action != "PowerOff"]
 
 
 def test_two_machines_moved_by_hand_are_no_twins(here: Site) -> None:

@@ -153,6 +153,14 @@ async def test_a_bmc_is_asked_rarely_while_the_agent_proves_that_the_power_is_on
     assert asked.fresh == [fresh]
 
 
+async def test_an_agent_that_counts_as_lost_proves_nothing() -> None:
+    here, asked, machine = at_work(heard=15)
+    here._policy = Policy(silence=timedelta(seconds=12))
+    asked.last = Reading(Power.ON, None, 0.0, machine.spec.bmc)
+    await here.world(machine, hurry=False)
+    assert asked.fresh == [5]
+
+
 # --- whose turn it is to install ------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,10 @@ done
 """
 _RECEIVED = re.compile(r"Receive message:\n channel=1 netfn=(\S+) cmd=(\S+) .*\n.*\n((?: [0-9a-f]{2})*)")
 
+_BEGUN = re.compile(r"Activate session: Session started, .*\n.*\n.*\n((?: [0-9a-f]{2}){32})")
+SUITE_3 = (1, 1, 1)
+"""Its algorithms for authentication, integrity and confidentiality: SHA-1, SHA-1, AES-128 (IPMI 2.0, table 22-20)."""
+
 
 def free_port() -> int:
     """A UDP port of the loopback that nothing listens on."""
@@ -95,6 +99,11 @@ class Simulator:
             for netfn, cmd, data in _RECEIVED.findall(self._said())
             if (int(netfn, 16), int(cmd, 16)) == (function, command)
         ]
+
+    def suites(self) -> list[tuple[int, ...]]:
+        """The algorithms of each session that was begun, as it was asked for and granted (IPMI 2.0, table 13-9)."""
+        asked = [bytes.fromhex(data) for data in _BEGUN.findall(self._said())]
+        return [(it[12], it[20], it[28]) for it in asked]
 
     def sessions(self) -> tuple[int, int]:
         """How many were begun, and how many ended."""

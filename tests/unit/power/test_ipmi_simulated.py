@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 import socket
 import threading
@@ -13,10 +14,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyghmi.ipmi.private import simplesession
-from tests.unit.power.ipmi_simulator import ACCOUNT, Simulator, endpoint
+from tests.unit.power.ipmi_simulator import ACCOUNT, SUITE_3, Simulator, endpoint
 from tests.unit.power.refusing_bmc import RefusingBmc
 from tests.unit.power.scripted_bmc import IMPATIENT
 
@@ -105,6 +107,30 @@ async def test_ipmi_has_no_bios_attributes(connections: Connections) -> None:
     error = await fault_of(driver.set_bios_attributes({"ProcTurboMode": "Enabled"}))
     assert error.fault is FaultClass.UNSUPPORTED
     assert "cannot set BIOS attributes over IPMI" in error.message
+
+
+# --- cipher suites -------------------------------------------------------------------------------------------------
+
+
+async def test_a_bmc_that_refuses_cipher_suite_17_is_spoken_to_with_3(
+    simulator: Simulator, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links: list[_Link] = []
+
+    class Noted(_Link):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            links.append(self)
+            super().__init__(*arguments, **more)
+
+    monkeypatch.setattr("rackwright.power.ipmi._Link", Noted)
+    driver = connections.driver(simulator.start())
+    await driver.power_on()
+    assert await driver.power_state() is PowerState.ON
+    begun, _ = simulator.sessions()
+    assert simulator.suites() == [SUITE_3] * begun, "this simulator knows no SHA-256"
+    assert len(links) == begun
+    for link in links:  # what it signs with, and that it encrypts
+        assert (link.currhashlib, link.currhashlen, link.confalgo) == (hashlib.sha1, 12, "aes")
 
 
 # --- boot device ---------------------------------------------------------------------------------------------------
