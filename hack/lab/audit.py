@@ -7,9 +7,11 @@ as whoever is measured.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 
 from lab.controlplane_access import ControlPlane
+from lab.controlplane_choice import Kind
 from lab.errors import Unfit
 
 POLICY = {
@@ -23,6 +25,19 @@ LOG = "audit.log"
 """Beside the administrator's kubeconfig."""
 
 
+def require(name: str, kind: Kind) -> None:
+    """Refuse a control plane whose API server isn't a program that runs here, with such a log."""
+    if kind not in {Kind.ASSETS, Kind.BUILT}:
+        raise _unkept(name, kind)
+
+
+def _unkept(name: str, kind: Kind) -> Unfit:
+    return Unfit(
+        f"Control plane {name} ({kind}) keeps no audit log here: nobody can say who asked it what.",
+        "take kind off the PATH, or leave --use-current out, so that the API server runs here",
+    )
+
+
 class Audit:
     """The requests of one ServiceAccount from now on."""
 
@@ -32,19 +47,24 @@ class Audit:
         self._log = plane.kubeconfig.with_name(LOG)
         self._counted: Counter[str] = Counter()
         try:
-            self._read = self._log.stat().st_size
+            now = self._log.stat()
         except FileNotFoundError:
-            raise Unfit(
-                f"Control plane {plane.name} ({plane.kind}) keeps no audit log here: nobody can say who asked it what.",
-                "take kind off the PATH, or leave --use-current out, so that the API server runs here",
-            ) from None
+            raise _unkept(plane.name, plane.kind) from None
+        self._read, self._file = now.st_size, now.st_ino
 
     def so_far(self) -> Counter[str]:
         """How many were answered, by verb and resource as in `patch baremetalmachines/status`.
 
-        Without watches and Leases, which have nothing to do with how many machines there are.
+        Without watches and Leases, which have nothing to do with how many machines there are. Unfit if some were lost,
+        because the log was begun anew.
         """
         with self._log.open("rb") as log:
+            now = os.fstat(log.fileno())
+            if now.st_size < self._read or now.st_ino != self._file:
+                raise Unfit(
+                    f"{self._log} was begun anew: what was asked before that can't be counted.",
+                    "use a kube-apiserver that takes --audit-log-maxsize=0 for no rotation (1.36 does)",
+                )
             log.seek(self._read)
             for line in log:
                 if not line.endswith(b"\n"):

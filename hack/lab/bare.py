@@ -6,14 +6,13 @@ somebody else who watches. No operator on this machine could be quicker.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lab.fleet import GROUP, PLURAL, VERSION, Fleet, side_by_side
+from lab.fleet import GROUP, PLURAL, VERSION, Fleet, side_by_side, together
 from lab.installation import MACHINES, Operated
 
 MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
@@ -68,7 +67,7 @@ async def write(fleet: Fleet, specs: Mapping[str, JSON], written: Written) -> fl
             await api.create_namespaced_custom_object("events.k8s.io", "v1", MACHINES, "events", event)
 
     begun = time.monotonic()
-    await asyncio.gather(
+    await together(
         side_by_side(one, list(specs)),
         fleet.until(lambda: fleet.resting["Ready"] == len(specs), 60 + len(specs), lambda _: None),
     )

@@ -110,6 +110,7 @@ def start(name: str, record: Record) -> None:
                 "--authorization-mode=RBAC",
                 f"--audit-policy-file={policy}",
                 f"--audit-log-path={run / audit.LOG}",
+                "--audit-log-maxsize=0",  # no rotation: who counts would lose what is in the old one
                 "--service-cluster-ip-range=10.0.0.0/24",
                 "--endpoint-reconciler-type=none",
                 f"--service-account-issuer=https://{_HOST}",

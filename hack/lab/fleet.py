@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,8 @@ from lab.installation import MACHINES
 GROUP, VERSION, PLURAL = "metal.rackwright.io", "v1alpha1", "baremetalmachines"
 AT_ONCE = 32
 """Requests under way."""
+PASSING, AGAIN = {410, 429, 500, 503, 504}, 0.2
+"""What an API server ends a watch with that it allows again: it is 429 of a kind that was defined just now. Seconds."""
 JSON = dict[str, Any]
 
 
@@ -30,6 +32,8 @@ JSON = dict[str, Any]
 class Known:
     """What matters of a machine's newest record."""
 
+    version: int
+    """Which one it is: the API server counts them."""
     phase: str
     power: str
     rests: bool
@@ -39,9 +43,10 @@ class Known:
     def of(cls, record: Mapping[str, Any], declared: int) -> Known:
         """From the API server's JSON, and the generation of spec that was declared last."""
         status, generation = record.get("status", {}), record["metadata"]["generation"]
+        version = int(record["metadata"]["resourceVersion"])
         ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
         rests = ready and "operation" not in status and status.get("observedGeneration") == generation >= declared
-        return cls(status.get("phase", ""), status.get("power", ""), rests)
+        return cls(version, status.get("phase", ""), status.get("power", ""), rests)
 
 
 @dataclass
@@ -88,6 +93,11 @@ class Fleet:
                     version = record["metadata"]["resourceVersion"]
                     if event["type"] in ("ADDED", "MODIFIED"):
                         await self._take(record)
+            except client.ApiException as refused:
+                if refused.status not in PASSING:
+                    raise
+                version = "0"  # from the beginning: it is all told again
+                await asyncio.sleep(AGAIN)
             finally:
                 await told.close()
 
@@ -128,8 +138,9 @@ class Fleet:
                 GROUP, VERSION, MACHINES, PLURAL, name, {"spec": spec}, _content_type="application/merge-patch+json"
             )
             self._declared[name] = record["metadata"]["generation"]
-            if self.machines[name].rests:
-                self._put(name, Known.of(record, self._declared[name]))  # what was known is out of date
+            answer = Known.of(record, self._declared[name])
+            if self.machines[name].version < answer.version:  # else the watch was faster, and knows what came of it
+                self._put(name, answer)
 
         await side_by_side(one, names)
 
@@ -169,9 +180,17 @@ async def side_by_side(one: Callable[[str], Awaitable[None]], names: Sequence[st
         for name in left:
             await one(name)
 
-    async with asyncio.TaskGroup() as workers:
-        for _ in range(AT_ONCE):
-            workers.create_task(some())
+    await together(*(some() for _ in range(AT_ONCE)))
+
+
+async def together(*work: Coroutine[Any, Any, object]) -> None:
+    """All of it at once; the first that fails ends the others, and is what is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 def specs(count: int, address: str, *, kind: str = "m") -> dict[str, JSON]:

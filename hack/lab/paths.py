@@ -25,10 +25,16 @@ def checked_name(name: str) -> str:
     return name
 
 
+def run_path(name: str) -> Path:
+    """Where `run_dir` is or would be: who only looks leaves no trace."""
+    base = Path("/run/rackwright") if os.geteuid() == 0 else Path(f"/tmp/rackwright-{os.getuid()}")  # noqa: S108 (sockets need a short path)
+    return base / checked_name(name)
+
+
 def run_dir(name: str) -> Path:
     """Sockets, process ids and logs of one laboratory; short, because a socket's path has 107 bytes at most."""
-    base = Path("/run/rackwright") if os.geteuid() == 0 else Path(f"/tmp/rackwright-{os.getuid()}")  # noqa: S108 (sockets need a short path)
-    path = base / checked_name(name)
+    path = run_path(name)
+    base = path.parent
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     if base.lstat().st_uid != os.geteuid():  # anybody may make a folder in /tmp, and credentials go into this one
         raise Unfit(f"{base} belongs to somebody else.", "have its owner, or root, remove it")

@@ -1,11 +1,9 @@
-"""What processes have used, from /proc, and what the operator counts itself."""
+"""What processes have used, from /proc."""
 
 from __future__ import annotations
 
 import os
 import platform
-import re
-import urllib.request
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +27,12 @@ class Usage:
     """The most memory that the operator had resident, bytes."""
 
     @classmethod
-    def of(cls, operator: int, servers: Collection[int]) -> Usage:
-        """Of the processes with these pids."""
-        return cls(processor_seconds(operator), sum(map(processor_seconds, servers)), peak_memory(operator))
+    def of(cls, operator: int | None, servers: Collection[int]) -> Usage:
+        """Of the processes with these pids; an operator that doesn't run has used nothing."""
+        server = sum(map(processor_seconds, servers))
+        return (
+            cls(0.0, server, 0) if operator is None else cls(processor_seconds(operator), server, peak_memory(operator))
+        )
 
 
 def processor_seconds(pid: int) -> float:
@@ -53,13 +54,6 @@ def memory(pid: int) -> int:
 def _kib(file: Path, name: str) -> int:
     lines = dict(line.split(":", 1) for line in file.read_text().splitlines())
     return int(lines[name].split()[0])
-
-
-def metric(port: int, sample: str) -> float:
-    """A sample of the operator's metrics, all its labels together; 0 if there is none."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-        text = answer.read().decode()
-    return sum(map(float, re.findall(rf"^{re.escape(sample)}(?:{{.*}})? (\S+)$", text, re.MULTILINE)))
 
 
 def require_memory(machines: int) -> None:

@@ -1,0 +1,267 @@
+"""What the bench makes of what it measured: counts stay counts, and what nobody measured isn't told as 0."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import itertools
+import json
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import benchmark, controlplane, interrupt, scrape
+from lab.controlplane_choice import Choice, Kind
+from lab.errors import Unfit
+from lab.fleet import together
+from lab.measured import PORT, Figures
+from lab.report import described, table
+from lab.scrape import Metrics, quantile
+from lab.targets import verdicts
+
+MIB = 2**20
+BUCKETS = {0.01: 10.0, 0.1: 20.0, 1.0: 20.0, float("inf"): 21.0}
+
+
+def figures(wall: float = 1.0, peak: int = MIB, **requests: int) -> Figures:
+    return Figures(1_000, wall, 1.0, 1.0, peak, {what.replace("_", " "): count for what, count in requests.items()})
+
+
+# --- counts -------------------------------------------------------------------------------------------------------
+
+
+def test_a_single_write_of_ten_thousand_machines_is_not_rounded_away(tmp_path: Path) -> None:
+    idle = Figures(10_000, requests={"patch baremetalmachines/status": 1, "list secrets": 3, "get secrets": 2})
+    assert idle.writes == 1
+    missed = verdicts({10_000: {"idle": idle, "created": figures()}}, tmp_path / "none")
+    assert {verdict.target.figure: verdict.met for verdict in missed if verdict.target.scenario == "idle"} == {
+        "writes": False
+    }
+    assert "1 patch baremetalmachines/status, of all machines together" in table({10_000: {"idle": idle}}, [])
+    told = described({10_000: {"idle": idle}}, [])["machines"]["10000"]["idle"]
+    assert told["requests"] == idle.requests
+    assert told["machines"] == 10_000
+
+
+def test_listings_are_the_fleets_and_other_requests_each_machines() -> None:
+    assert figures(list_secrets=5, patch_machines=7_000, get_secrets=100).requests_per_machine == 7.1
+
+
+def test_what_was_not_measured_is_a_dash_and_no_verdict(tmp_path: Path) -> None:
+    bare = Figures(100, wall=2.0, server=3.0)
+    assert (bare.writes, bare.requests_per_machine) == (None, None)
+    assert "operator —, —; API server 3.0 s; — requests a machine" in table({100: {"bare": bare}}, [])
+    assert list(verdicts({100: {"created": bare}}, tmp_path / "none")) == []
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def test_memory_grows_from_what_was_recorded_and_the_row_says_so(tmp_path: Path) -> None:
+    kept = tmp_path / "1000.json"
+    large = {"created": figures(peak=100 * MIB + 9_000 * 20 * 1024)}
+    assert not [each for each in verdicts({10_000: large}, kept) if "beyond" in each.target.figure]
+    recorded = {"when": "2026-11-25", "commit": "abc1234", "scenarios": {"created": {"peak": 100 * MIB}}}
+    kept.write_text(json.dumps(recorded))
+    (growth,) = [each for each in verdicts({10_000: large}, kept) if "beyond" in each.target.figure]
+    assert growth.row()[2:6] == (
+        "memory a machine beyond the first 1,000, which were measured on 2026-11-25 at abc1234",
+        "20 KiB",
+        "≤ 30 KiB",
+        "met",
+    )
+    now = {1_000: {"created": figures(peak=10 * MIB)}, 10_000: large}
+    (growth,) = [each for each in verdicts(now, kept) if "beyond" in each.target.figure]
+    assert growth.target.figure == "memory a machine beyond the first 1,000"
+    assert not growth.met
+
+
+def test_a_storm_is_judged_whatever_the_size_of_the_fleet(tmp_path: Path) -> None:
+    storm = Figures(20, further={"percent slower than without": 11.0})
+    assert [each.met for each in verdicts({18: {"storm": storm}}, tmp_path / "none")] == [False]
+
+
+def test_beside_a_missed_wall_stands_what_the_api_server_alone_took(tmp_path: Path) -> None:
+    bare = Figures(1_000, wall=18.0)
+    for wall, said in ((30.0, True), (20.0, False)):
+        results = {1_000: {"created": figures(wall), "bare": bare}}
+        last = table(results, list(verdicts(results, tmp_path / "none"))).splitlines()[-1]
+        assert (last == "1000 machines: the API server alone took 18 s for the same requests") == said
+
+
+# --- metrics ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("of_all", "value"),
+    [(0.0, 0.0), (0.25, 0.00525), (10 / 21, 0.01), (0.5, 0.0145), (20 / 21, 0.1), (0.99, 1.0), (1.0, 1.0)],
+)
+def test_quantiles_are_those_of_prometheus(of_all: float, value: float) -> None:
+    """Linear in a bucket; of what is above the last bound, that bound."""
+    assert quantile(BUCKETS, of_all) == pytest.approx(value)
+
+
+def test_without_observations_there_is_no_quantile() -> None:
+    assert quantile({}, 0.5) is None
+    assert quantile(dict.fromkeys(BUCKETS, 0.0), 0.5) is None
+
+
+def test_a_scenarios_lag_leaves_out_what_was_before_it() -> None:
+    text = 'lag_bucket{le="0.01"} %d.0\nlag_bucket{le="1.0"} %d.0\nlag_bucket{le="+Inf"} %d.0\nlag_count %d.0\n'
+    before, after = Metrics(text % (90, 90, 90, 90)), Metrics(text % (90, 100, 100, 100))
+    assert after.quantile("lag", 0.5, before) == pytest.approx(0.01 + 0.99 / 2)
+    assert after.quantile("lag", 0.5, Metrics()) == pytest.approx(0.01 * 50 / 90)
+    assert before.quantile("lag", 0.5, before) is None
+    assert after.value("lag_count") == 100
+    assert after.value("lag_bucket") == 290
+
+
+@pytest.fixture
+def told() -> Iterator[tuple[int, queue.SimpleQueue[str]]]:
+    """A server whose queue gets longer each time that it is looked at, and what it was asked."""
+    asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+    counted = itertools.count(1)
+
+    class Told(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.put(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(f"queue {next(counted)}.0\n".encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Told) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield server.server_port, asked
+        server.shutdown()
+        serving.join()
+
+
+async def test_a_metric_is_looked_at_again_and_again(
+    told: tuple[int, queue.SimpleQueue[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape, "EVERY", 0.001)
+    port, asked = told
+    async with scrape.watched(port, "queue") as found:
+        for _ in range(4):
+            assert await asyncio.to_thread(asked.get, timeout=30) == "/metrics"
+    assert found[:3] == [1, 2, 3]
+
+
+async def test_an_operator_that_is_being_started_is_not_looked_at() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        async with scrape.watched(port, "queue") as found:
+            await asyncio.sleep(0.1)
+        assert found == []
+        with pytest.raises(Unfit, match="tells no metrics"):
+            scrape.scrape(port)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def laboratories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where there are laboratories, none of which is there."""
+    monkeypatch.setattr("lab.installation.STATE", tmp_path / "state")
+    monkeypatch.setattr("lab.benchmark.run_path", lambda name: tmp_path / "run" / name)
+    monkeypatch.setattr(controlplane, "check", lambda _: [])
+    monkeypatch.setattr(benchmark, "look_around", lambda: None)
+    monkeypatch.setattr(benchmark, "choose", lambda _: Choice(Kind.BUILT, "there is Go"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("there", ["state/bench/control-plane", "state/bench/operator", "run/bench/operator"])
+def test_nothing_that_is_there_already_is_measured_or_removed(laboratories: Path, there: str) -> None:
+    (laboratories / there).mkdir(parents=True)
+    with pytest.raises(Unfit, match="There is a laboratory bench already") as refused:
+        benchmark.require([1], "bench")
+    assert "--name" in refused.value.remedy
+    with pytest.raises(Unfit, match="There is a laboratory bench already"):
+        benchmark.run("bench", 1, [], 0)
+    assert (laboratories / there).is_dir()
+
+
+@pytest.mark.usefixtures("laboratories")
+def test_a_control_plane_without_an_audit_log_is_refused_and_the_port_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "choose", lambda _: Choice(Kind.KIND, "kind is on the PATH"))
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", PORT))
+        other.listen()
+        with pytest.raises(Unfit) as refused:
+            benchmark.require([1], "bench")
+    assert f"needs TCP port {PORT} on 127.0.0.1" in refused.value.problem
+    assert "bench (kind) keeps no audit log here" in refused.value.problem
+    assert "take kind off the PATH" in refused.value.remedy
+
+
+# --- together, and the end ----------------------------------------------------------------------------------------
+
+
+async def test_the_first_that_fails_ends_the_others_and_is_told_as_it_is() -> None:
+    ended = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append("waiting")
+
+    async def fail() -> None:
+        raise Unfit("no", "yes")
+
+    with pytest.raises(Unfit, match="no"):
+        await together(wait(), fail())
+    assert ended == ["waiting"]
+
+
+def test_a_second_interrupt_spares_the_removing() -> None:
+    """It comes while the first one's are being removed, at once and later."""
+    removed = []
+
+    async def work() -> None:
+        try:
+            press()
+            press()
+            await asyncio.sleep(3600)
+        finally:
+            press()
+            await asyncio.sleep(0)
+            press()
+            removed.append("all of it")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.run(work())
+    assert removed == ["all of it"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_is_not_forgotten_though_the_work_is_done_or_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    async def done() -> None:
+        press()
+
+    async def fail() -> None:
+        press()
+        raise Unfit("kubectl failed", "try again")
+
+    for work in (done, fail):
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.run(work())
+    assert "kubectl failed" in capsys.readouterr().err
+
+
+def press() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
