@@ -77,7 +77,7 @@ async def _run(
         results = it.results
     if "storm" in wanted:
         async with bench(name, count, arguments) as it:
-            await scenarios.storm(it, results["created"].wall)
+            await scenarios.storm(it, results["created"].further[scenarios.OTHERS])
         results |= it.results
     if "bare" in wanted:
         async with bench(name, count, arguments, operated=False) as it:

@@ -57,6 +57,10 @@ class Fleet:
     machines: dict[str, Known] = field(default_factory=dict)
     resting: Counter[str] = field(default_factory=Counter)
     """How many rest, by phase."""
+    apart: frozenset[str] = frozenset()
+    """Machines that `others` leaves out; set before they are declared."""
+    others: Counter[str] = field(default_factory=Counter)
+    """How many of the others rest, by phase."""
     _declared: dict[str, int] = field(default_factory=dict)
     """The generation of each machine's spec after its last change."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -109,10 +113,11 @@ class Fleet:
 
     def _put(self, name: str, now: Known) -> None:
         before = self.machines.get(name)
-        if before is not None and before.rests:
-            self.resting[before.phase] -= 1
+        for counted in (self.resting, *([] if name in self.apart else [self.others])):
+            if before is not None and before.rests:
+                counted[before.phase] -= 1
+            counted[now.phase] += now.rests
         self.machines[name] = now
-        self.resting[now.phase] += now.rests
 
     # --- what is declared -------------------------------------------------------------------------------------------
 
@@ -193,12 +198,11 @@ async def together(*work: Coroutine[Any, Any, object]) -> None:
         raise failed.exceptions[0] from None
 
 
-def specs(count: int, address: str, *, kind: str = "m") -> dict[str, JSON]:
+def specs(count: int, address: str) -> dict[str, JSON]:
     """So many machines with that BMC address, by name."""
-    digit = {"m": 0, "h": 1}[kind]
     return {
-        f"{kind}-{number:05}": {
-            "bootMACAddress": f"52:54:{digit:02x}:" + ":".join(f"{byte:02x}" for byte in number.to_bytes(3, "big")),
+        f"m-{number:05}": {
+            "bootMACAddress": "52:54:00:" + ":".join(f"{byte:02x}" for byte in number.to_bytes(3, "big")),
             "bmc": {"address": address},
         }
         for number in range(count)

@@ -10,7 +10,7 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lab import fleet, simulated
 from lab.bare import Written, write
@@ -20,8 +20,9 @@ from lab.measured import Bench, start_operator
 FAST, HANGING = "simulated://fast", "simulated://fast?hang=1"
 WISHES = 200
 """Changes that are made one after the other, to see how soon each is acted upon."""
-HANGS = 9
-"""One BMC that hangs for so many that work, in the storm."""
+HANGS = 10
+"""One BMC in so many hangs, in the storm."""
+OTHERS = "seconds until those are Ready whose BMCs work in a storm"
 AFTERWARDS = 5.0
 """Seconds for what the operator still has to say when the last machine is there."""
 
@@ -29,8 +30,23 @@ AFTERWARDS = 5.0
 async def created(it: Bench) -> None:
     """All are declared, and become Ready."""
     specs = fleet.specs(it.count, FAST)
-    async with it.measured("created", "declared → Ready"):
-        await together(it.fleet.create(specs), it.all_rest(list(specs), "Ready"))
+    async with it.measured("created", "declared → Ready") as figures:
+
+        async def others() -> None:
+            figures.further[OTHERS] = await _others_ready(it)
+
+        it.fleet.apart = frozenset(_every_tenth(specs))
+        await together(it.fleet.create(specs), it.all_rest(list(specs), "Ready"), others())
+
+
+def _every_tenth(specs: Mapping[str, object]) -> list[str]:
+    return list(specs)[HANGS - 1 :: HANGS]
+
+
+async def _others_ready(it: Bench) -> float:
+    """Wait until all but those that are set apart are Ready; the seconds that took."""
+    begun, left = time.monotonic(), it.count - len(it.fleet.apart)
+    return await it.fleet.until(lambda: it.fleet.others["Ready"] == left, it.patience + 60, it.say) - begun
 
 
 async def changed(it: Bench) -> None:
@@ -101,18 +117,17 @@ async def released(it: Bench) -> None:
 
 
 async def storm(it: Bench, calm: float) -> None:
-    """As many that work are declared after some whose BMCs never answer; `calm` is what they took without those."""
-    hanging = it.count // HANGS
-    specs = fleet.specs(hanging, HANGING, kind="h") | fleet.specs(it.count, FAST)
-    title = f"declared → Ready, {hanging} more whose BMCs hang"
-    async with it.measured("storm", title, machines=len(specs)) as figures:
+    """The same, but every tenth has a BMC that never answers; `calm` is what the others took without that."""
+    specs = fleet.specs(it.count, FAST)
+    it.fleet.apart = frozenset(_every_tenth(specs))
+    for name in it.fleet.apart:
+        specs[name]["bmc"] = {"address": HANGING}
+    async with it.measured("storm", f"declared → Ready, {len(it.fleet.apart)} of them hang") as figures:
 
-        async def ready() -> None:
-            begun = time.monotonic()
-            working = it.fleet.until(lambda: it.fleet.resting["Ready"] == it.count, it.patience + 60, it.say)
-            figures.wall = await working - begun
+        async def others() -> None:
+            figures.wall = await _others_ready(it)
 
-        await together(it.fleet.create(specs), ready())
+        await together(it.fleet.create(specs), others())
     figures.further["percent slower than without"] = 100 * (figures.wall / calm - 1)
 
 

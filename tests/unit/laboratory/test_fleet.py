@@ -42,6 +42,18 @@ async def test_a_change_is_not_yet_answered_until_the_watch_says_so() -> None:
     assert (it.fleet.resting["Ready"], it.fleet.machines["m"].power) == (1, "On")
 
 
+async def test_machines_that_are_set_apart_are_not_among_the_others() -> None:
+    it = Answers()
+    it.fleet.apart = frozenset({"hangs"})
+    for name in ("m", "hangs"):
+        seen = record(version=1, power="Off", generation=1, observed=1)
+        seen["metadata"]["name"] = name
+        await it.fleet._take(seen)
+    assert (it.fleet.resting["Ready"], it.fleet.others["Ready"]) == (2, 1)
+    await it.fleet._take(record(version=2, power="Off", generation=2, observed=1))
+    assert (it.fleet.resting["Ready"], it.fleet.others["Ready"]) == (1, 0)
+
+
 async def test_an_operator_that_is_faster_than_the_answer_to_a_change_is_believed() -> None:
     it = Answers()
     await it.fleet._take(record(version=1, power="Off", generation=1, observed=1))

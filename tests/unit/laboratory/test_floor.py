@@ -36,6 +36,12 @@ def test_all_machines_go_through_their_lives_in_batches_and_each_stage_has_its_n
     assert 1000 < found.held.record_ready < found.held.record_deployed
 
 
+def test_a_part_of_a_life_has_no_numbers_for_the_rest() -> None:
+    found = floor.measure(2, until="created")
+    assert list(found.stages) == ["created"]
+    assert found.stages["created"].requests.total() == 2 * 7
+
+
 def test_people_and_programs_are_told_the_same_numbers() -> None:
     found = floor.measure(2)
     text, document = str(found), json.loads(json.dumps(found.described()))
