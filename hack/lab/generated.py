@@ -23,6 +23,8 @@ from rackwright.api.machine import Phase
 README = REPOSITORY / "README.md"
 PHASES = REPOSITORY / "operator/rackwright/lifecycle/phases"
 """A page for each phase."""
+RESULTS = REPOSITORY / "hack/bench.d/results"
+"""What the bench recorded, a file for each size of fleet."""
 TIMELINES = REPOSITORY / "tests/unit/lifecycle/timelines"
 """A story in each file, with what comes of it."""
 
@@ -90,11 +92,22 @@ def _documents() -> dict[Path, dict[str, str]]:
             "a machine for the pool": _yaml(body(samples.DECLARED)),
             "what a deployment adds": _yaml(addition(samples.DEPLOYED, samples.DECLARED)),
             "lifecycle": f"{document.table()}\n\n{document.diagram()}",
+            "what was measured": scaling(),
         },
         REPOSITORY / "operator/README.md": {"metrics": families.table()},
         PHASES / "README.md": {"in any phase": document.anywhere()},
         **{PHASES / f"{phase}.md": {"facts": document.facts(phase)} for phase in Phase},
     }
+
+
+def scaling() -> str:
+    """The bench's targets beside what was recorded last, by size of fleet."""
+    headings = ("machines", "scenario", "figure", "here", "target", "", "baremetal-operator")
+    lines = [f"| {' | '.join(headings)} |", "|--:|---|---|--:|--:|---|--:|"]
+    recorded = (json.loads(file.read_text()) for file in RESULTS.glob("*.json"))
+    rows = (row for it in sorted(recorded, key=lambda it: int(it["machines"])) for row in it["targets"])
+    lines += [f"| {' | '.join(map(str, row.values()))} |" for row in rows]
+    return "\n".join(lines)
 
 
 def _timelines() -> dict[Path, str]:
