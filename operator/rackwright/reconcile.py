@@ -382,9 +382,8 @@ class Reconciler:
         status = decision.status
         if progress is not None and progress.status.power is status.power is not machine.status.power:
             status = status.model_copy(update={"powered_at": progress.status.powered_at})  # seen then, told now
-        if status == machine.status:
+        if status == machine.status or not (changes := _changes(_stored(machine.status), _wire(status))):
             return
-        changes = _changes(_stored(machine.status), _wire(status))
         body = {"metadata": {"resourceVersion": str(machine.version), "uid": machine.uid}, "status": changes}
         self._writing.add(machine.key)
         try:
