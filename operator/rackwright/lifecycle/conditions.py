@@ -11,6 +11,7 @@ from typing import Literal
 from rackwright.api.conditions import Condition, ConditionType
 from rackwright.api.machine import OperationName, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
+from rackwright.lifecycle.guards import seen_off
 from rackwright.lifecycle.steps import Action, Hold, Pause, Rest
 from rackwright.lifecycle.world import World
 
@@ -100,5 +101,5 @@ def _deployed(world: World) -> Verdict:
         return "False", "NotComplete", "An image or an erase was begun on its disks; what is there has not reported."
     if world.status.phase is not Phase.DEPLOYED:
         return "False", "NotRunning", "Something is installed, and the machine is not left to it now."
-    what, off = installed.image or "What was there", world.seen.power is Power.OFF
+    what, off = installed.image or "What was there", seen_off(world)
     return "True", "Installed", f"{what} {'is installed' if off else 'runs'} as {installed.hostname}."

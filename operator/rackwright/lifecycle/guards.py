@@ -348,6 +348,12 @@ def powered_off(world: World) -> bool:
 
 
 @guard
+def seen_off(world: World) -> bool:
+    """Its BMC says that it is off; of a machine that a person moves that is only assumed."""
+    return powered_off(world) and not by_hand(world)
+
+
+@guard
 def bmc_silent(world: World) -> bool:
     """The BMC can't be talked to."""
     return world.seen.bmc_fault is not None

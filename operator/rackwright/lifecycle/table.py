@@ -71,6 +71,7 @@ from rackwright.lifecycle.guards import (
     rescue_wanted,
     restart_triggered,
     retry_not_due,
+    seen_off,
     stage_overdue,
     still_allocated,
     twin_of_older,
@@ -343,7 +344,7 @@ TABLE: tuple[Row, ...] = (
     Row((READY,),       allocation_declared & ~gates_closed,            Allocate(),               ALLOCATED,     "AllocationDeclared"),
     Row((ALLOCATED,),   unwanted,                                       Begin(Op.RELEASE),        RELEASING,     "DeploymentWithdrawn"),
     Row((ALLOCATED,),   ~still_allocated,                               Move(),                   READY,         "AllocationWithdrawn"),
-    Row((ALLOCATED,),   deployment_wanted & live_machine & powered_off, Hold(),                   STAY,          "NothingToAdopt"),
+    Row((ALLOCATED,),   deployment_wanted & live_machine & seen_off, Hold(),                      STAY,          "NothingToAdopt"),
     Row((ALLOCATED,),   deployment_wanted & live_machine,               Adopt(),                  DEPLOYED,      "Adopted"),
     Row((ALLOCATED,),   deployment_wanted & no_bmc,                     Hold(),                   STAY,          "BMCMissing"),
     Row((ALLOCATED,),   deployment_wanted & deployment_obstructed,      Hold(),                   STAY,          THE_OBSTACLE),
@@ -371,7 +372,7 @@ TABLE: tuple[Row, ...] = (
     Row((READY,),       always,                                         Rest(),                   STAY,          "Available"),
     Row((ALLOCATED,),   always,                                         Rest(),                   STAY,          "AwaitingDeployment"),
     Row((DEPLOYED,),    deployment_differs,                              Rest(settled=False),      STAY,          "ReinstallNeeded"),
-    Row((DEPLOYED,),    powered_off,                                    Rest(),                   STAY,          "SwitchedOff"),
+    Row((DEPLOYED,),    seen_off,                                       Rest(),                   STAY,          "SwitchedOff"),
     Row((DEPLOYED,),    always,                                         Rest(),                   STAY,          "Running"),
 )
 

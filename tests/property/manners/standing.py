@@ -37,6 +37,7 @@ from rackwright.lifecycle.guards import (
     powered_on,
     recommission_triggered,
     rescue_wanted,
+    seen_off,
     still_allocated,
     was_held_up,
 )
@@ -78,7 +79,7 @@ def a_live_machine_is_taken_over_as_it_runs(moment: Moment) -> None:
 def what_is_off_is_not_said_to_run(moment: Moment) -> None:
     """A machine from the pool that is off runs nothing that could be adopted: who says so is told, and it stays."""
     world = moment.world.with_status(moment.after)
-    if is_at(moment, Phase.ALLOCATED) and live_machine(world) and unclaimed(moment.world) and powered_off(world):
+    if is_at(moment, Phase.ALLOCATED) and live_machine(world) and unclaimed(moment.world) and seen_off(world):
         assert Phase.DEPLOYED not in (after for _, after in path(moment)), "nothing runs on it"
 
 

@@ -11,11 +11,11 @@ from rackwright.lifecycle.guards import (
     deployment_obstructed,
     evidence_stale,
     no_bmc,
-    powered_off,
     recommission_triggered,
     reinstall_triggered,
     rescue_wanted,
     retry_not_due,
+    seen_off,
 )
 from rackwright.lifecycle.steps import Hold, Rest
 
@@ -34,7 +34,7 @@ def who_rests_has_no_wish_left(moment: Moment) -> None:
         obstacle = world.seen.obstacle.reason
     if wishes & NEED_BMC and no_bmc(world):
         obstacle = "BMCMissing"
-    if "adoption" in wishes and powered_off(world):
+    if "adoption" in wishes and seen_off(world):
         obstacle = "NothingToAdopt"
     if obstacle is not None:
         assert isinstance(step, Hold), f"{wishes} can't be done, and nobody is told"

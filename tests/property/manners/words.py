@@ -49,6 +49,7 @@ from rackwright.lifecycle.guards import (
     rescue_wanted,
     restart_triggered,
     retry_not_due,
+    seen_off,
     stage_overdue,
     under_way,
 )
@@ -106,7 +107,7 @@ def a_hold_says_what_to_change(moment: Moment) -> None:
     true = {
         "StatusLost": phase is None and world.seen.evidence is not None,
         "BMCMissing": no_bmc(world) and (under_way(world) or not open_wishes(world).isdisjoint(NEED_BMC)),
-        "NothingToAdopt": phase is Phase.ALLOCATED and live_machine(world) and powered_off(world),
+        "NothingToAdopt": phase is Phase.ALLOCATED and live_machine(world) and seen_off(world),
         "DeletionBlocked": phase is Phase.BROKEN and world.deleting,
         "RescueGaveUp": phase is Phase.BROKEN and rescue_wanted(world) and gave_up(OperationName.RESCUE)(world),
         "MarkedBroken": phase is Phase.BROKEN and marked_broken(world),
@@ -173,7 +174,7 @@ def ready_is_what_is_as_declared(moment: Moment) -> None:
     settled = {
         Phase.READY: "Available",
         Phase.ALLOCATED: "AwaitingDeployment",
-        Phase.DEPLOYED: "SwitchedOff" if powered_off(world) else "Running",
+        Phase.DEPLOYED: "SwitchedOff" if seen_off(world) else "Running",
         Phase.RESCUE: "RescueOpen",
     }
     assert phase in settled or lacks, f"{phase} is no phase to rest in"
