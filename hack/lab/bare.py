@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lab.errors import Unfit
 from lab.fleet import GROUP, PLURAL, VERSION, Fleet, side_by_side, together
 from lab.installation import MACHINES, Operated
 
 MERGE, APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
-STATUS_WRITES, EVENTS = 3, 2
+STATUS, EVENTS = "patch baremetalmachines/status", "create events"
+ONCE = {"patch baremetalmachines": 1, "patch hardwareinventories": 1}
+"""What is asked once for each machine; of the others, as often as the operator did."""
 JSON = dict[str, Any]
 
 
@@ -28,10 +31,15 @@ class Written:
     finalizers: list[str]
     inventory: JSON
     event: JSON
+    statuses: int
+    """How often the operator wrote status, for each machine."""
+    events: int
 
     @classmethod
-    def about(cls, here: Operated, name: str) -> Written:
-        """From the records."""
+    def about(cls, here: Operated, name: str, asked: Mapping[str, int]) -> Written:
+        """From the records, and what the operator asked for each machine; Unfit if that can't be made here."""
+        if {what: count for what, count in asked.items() if what not in (STATUS, EVENTS) and count} != ONCE:
+            raise Unfit(f"The operator's requests aren't those that lab/bare.py makes: {dict(asked)}", "correct it")
 
         def get(*what: str) -> JSON:
             found: JSON = json.loads(here.kubectl("get", *what, "-n", MACHINES, "-o", "json"))
@@ -41,7 +49,8 @@ class Written:
         event = get("events.events.k8s.io", f"--field-selector=regarding.name={name}")["items"][0]
         for kept in (inventory, event):
             kept["metadata"] = {}
-        return cls(record["status"], record["metadata"]["finalizers"], inventory, event)
+        finalizers = record["metadata"]["finalizers"]
+        return cls(record["status"], finalizers, inventory, event, asked[STATUS], asked[EVENTS])
 
 
 async def write(fleet: Fleet, specs: Mapping[str, JSON], written: Written) -> float:
@@ -53,8 +62,8 @@ async def write(fleet: Fleet, specs: Mapping[str, JSON], written: Written) -> fl
         named = (GROUP, VERSION, MACHINES, PLURAL, name)
         finalizers = {"metadata": {"finalizers": written.finalizers}}
         await api.patch_namespaced_custom_object(*named, finalizers, _content_type=MERGE)
-        for number in range(STATUS_WRITES):
-            status = written.status | {"observedGeneration": number - STATUS_WRITES + 2}  # the last is of this spec
+        for number in range(written.statuses):
+            status = written.status | {"observedGeneration": number - written.statuses + 2}  # the last is of this spec
             await api.patch_namespaced_custom_object_status(*named, {"status": status}, _content_type=MERGE)
         await api.patch_namespaced_custom_object(
             *(GROUP, VERSION, MACHINES, "hardwareinventories", name, {**written.inventory, "metadata": {"name": name}}),
@@ -63,7 +72,7 @@ async def write(fleet: Fleet, specs: Mapping[str, JSON], written: Written) -> fl
             _content_type=APPLY,
         )
         event = {**written.event, "metadata": {"generateName": f"{name}-", "namespace": MACHINES}}
-        for _ in range(EVENTS):
+        for _ in range(written.events):
             await api.create_namespaced_custom_object("events.k8s.io", "v1", MACHINES, "events", event)
 
     begun = time.monotonic()

@@ -70,7 +70,9 @@ async def _run(
     }
     async with bench(name, count, arguments) as it:
         await scenarios.created(it)
-        written = Written.about(it.here, next(iter(it.fleet.machines)))
+        written = None
+        if "bare" in wanted:
+            written = Written.about(it.here, next(iter(it.fleet.machines)), it.results["created"].of_each)
         for scenario, live in lives.items():
             if scenario in wanted:
                 await live(it)
@@ -79,7 +81,7 @@ async def _run(
         async with bench(name, count, arguments) as it:
             await scenarios.storm(it, results["created"].further[scenarios.OTHERS])
         results |= it.results
-    if "bare" in wanted:
+    if written is not None:
         async with bench(name, count, arguments, operated=False) as it:
             await scenarios.bare(it, written)
         results |= it.results

@@ -58,6 +58,12 @@ class Figures:
         return round(asked / self.machines, 2)
 
     @property
+    def of_each(self) -> dict[str, int]:
+        """Requests for each machine, by verb and resource, in whole numbers; listings are of the whole fleet."""
+        asked = self.requests or {}
+        return {what: round(count / self.machines) for what, count in asked.items() if not what.startswith("list ")}
+
+    @property
     def writes(self) -> int | None:
         """All that wasn't only read."""
         if self.requests is None:

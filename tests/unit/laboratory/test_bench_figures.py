@@ -13,10 +13,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from lab import benchmark, controlplane, interrupt, scrape
+from lab.bare import Written
 from lab.controlplane_choice import Choice, Kind
 from lab.errors import Unfit
 from lab.fleet import together
@@ -24,6 +26,9 @@ from lab.measured import PORT, Figures
 from lab.report import described, table
 from lab.scrape import Metrics, quantile
 from lab.targets import verdicts
+
+if TYPE_CHECKING:
+    from lab.installation import Operated
 
 MIB = 2**20
 BUCKETS = {0.01: 10.0, 0.1: 20.0, 1.0: 20.0, float("inf"): 21.0}
@@ -265,3 +270,12 @@ def test_an_interrupt_is_not_forgotten_though_the_work_is_done_or_fails(capsys: 
 
 def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_floor_is_of_the_requests_that_the_operator_makes_or_of_none() -> None:
+    asked = {"patch baremetalmachines": 2, "patch baremetalmachines/status": 6, "patch hardwareinventories": 2}
+    made = Figures(2, requests={**asked, "create events": 4, "list baremetalmachines": 9})
+    assert made.of_each["patch baremetalmachines/status"] == 3
+    assert "list baremetalmachines" not in made.of_each
+    with pytest.raises(Unfit, match="aren't those that lab/bare"):
+        Written.about(cast("Operated", None), "m", {**made.of_each, "patch events": 1})
