@@ -22,6 +22,7 @@ from rackwright.api import (
     FORCE_DELETE_ANNOTATION,
     INSTALLED_ANNOTATION,
     RACK_LABEL,
+    RECORD_ANNOTATION,
     SHARDED_BY_ANNOTATION,
 )
 from rackwright.api.image import OperatingSystemImageSpec
@@ -73,6 +74,8 @@ class Machine:
     deleting: bool = False
     force_delete: bool = False
     finalizers: tuple[str, ...] = ()
+    held_as: str | None = None
+    """The uid that the record had when it was first held: its own, unless it comes from a backup of another."""
     rack: str = ""
     """Where it stands, as its label says; one rack for all that have none."""
     evidence: Installed | None = None
@@ -111,6 +114,7 @@ class Machine:
                 deleting="deletionTimestamp" in metadata,
                 force_delete=annotations.get(FORCE_DELETE_ANNOTATION) == "true",
                 finalizers=tuple(metadata.get("finalizers") or ()),
+                held_as=annotations.get(RECORD_ANNOTATION),
                 rack=(metadata.get("labels") or {}).get(RACK_LABEL, ""),
                 evidence=_evidence(annotations.get(INSTALLED_ANNOTATION)),
                 locked_by=_manager_of_lock(metadata) if spec.locked else None,
@@ -125,8 +129,13 @@ class Machine:
 
     @property
     def held(self) -> bool:
-        """Whether our finalizer is on it."""
-        return FINALIZER in self.finalizers
+        """Whether our finalizer is on it, and it says as which record."""
+        return FINALIZER in self.finalizers and (self.deleting or self.held_as is not None)
+
+    @property
+    def restored(self) -> bool:
+        """Whether it comes from a backup of another record."""
+        return self.held_as not in (None, self.uid)
 
     @property
     def precedence(self) -> tuple[bool, bool, str, str]:

@@ -16,7 +16,7 @@ from typing import Any, assert_never
 from rackwright.agent.client import AgentError, AgentFault
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
-from rackwright.api import FINALIZER, GROUP, INSTALLED_ANNOTATION, VERSION
+from rackwright.api import FINALIZER, GROUP, INSTALLED_ANNOTATION, RECORD_ANNOTATION, VERSION
 from rackwright.api.inventory import HardwareInventoryReport
 from rackwright.api.machine import BootMode, Deployment, Installed, Operation
 from rackwright.bmcs import BMCs
@@ -147,7 +147,7 @@ class Executor:
                 keys = machine.spec.rescue.ssh_authorized_keys if machine.spec.rescue else []
                 await self._start(machine, EXECUTE_CLEAN_STEP, rescue.parameters(keys, **self._clean_step(machine)))
             case steps.TakeHold():
-                return await self._metadata(machine, {"finalizers": [*machine.finalizers, FINALIZER]})
+                return await self._take_hold(machine)
             case steps.LetGo():
                 return await self._let_go(machine)
             case steps.RecordEvidence():
@@ -268,6 +268,13 @@ class Executor:
     async def _metadata(self, machine: Machine, metadata: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._cluster.patch_metadata(
             MACHINES, *machine.key, {**metadata, "uid": machine.uid, "resourceVersion": str(machine.version)}
+        )
+
+    async def _take_hold(self, machine: Machine) -> Mapping[str, Any]:
+        finalizers = [each for each in machine.finalizers if each != FINALIZER]
+        held_as = machine.held_as or machine.uid
+        return await self._metadata(
+            machine, {"finalizers": [*finalizers, FINALIZER], "annotations": {RECORD_ANNOTATION: held_as}}
         )
 
     async def _let_go(self, machine: Machine) -> Mapping[str, Any] | None:

@@ -172,6 +172,7 @@ class Observer:
             deleting=machine.deleting,
             force_delete=machine.force_delete,
             held=machine.held,
+            restored=machine.restored,
             locked_by=machine.locked_by,
             hurry=hurry,
             chance=random.random(),  # noqa: S311 (spreads retries, guards nothing)

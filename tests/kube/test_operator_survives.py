@@ -476,15 +476,15 @@ def test_a_deployed_machine_whose_status_and_deployment_were_lost_is_held_untouc
     deployment = backup["spec"].pop("deployment")
     changes = list(node.metal.bmc.changes)
     node.restore(backup)
-    status = node.stalls("StatusLost")
+    status = node.stalls("DeclarationLost")
     assert "phase" not in status
     assert "operation" not in status
     assert condition(status, "Ready")["status"] == "False"
-    node.event("StatusLost", says="Declare the deployment again")
+    node.event("DeclarationLost", says="Declare the deployment again")
     here.operator.end()
     here.operator.start()  # which doesn't think better of it
     node.change(power="Off")
-    assert "phase" not in node.stalls("StatusLost")
+    assert "phase" not in node.stalls("DeclarationLost")
     node.change(power=None, deployment=deployment)
     status = node.reaches("Deployed")
     assert status["installed"] == installed
@@ -493,15 +493,64 @@ def test_a_deployed_machine_whose_status_and_deployment_were_lost_is_held_untouc
     assert node.metal.on
 
 
+def test_a_backup_from_before_the_deployment_is_held_until_a_person_says_what_runs(here: Site) -> None:
+    (node,) = ready(here, "restored-older")
+    backup = backed_up(here, node)
+    node.deploy()
+    node.reaches("Deployed")
+    declared = node.record()["spec"]
+    forget(here, node)
+    changes = list(node.metal.bmc.changes)
+    node.restore(backup | {"spec": declared})  # the record of last night, and what is declared today
+    status = node.stalls("StatusLost")
+    assert "phase" not in status
+    node.event("StatusLost", says="adopt it")
+    node.change(allocation=None, deployment=None)
+    node.stalls("StatusLost")
+    here.operator.end()
+    here.operator.start()  # which doesn't think better of it
+    node.change(allocation=declared["allocation"], deployment={"existing": True})
+    status = node.reaches("Deployed")
+    assert status["owner"] == "team-search"
+    assert node.metal.bmc.changes == changes
+    assert node.metal.on
+    node.release()
+    assert node.reaches("Ready")["erasure"][0]["verified"]
+
+
+def test_a_person_may_say_that_nothing_is_needed_of_what_a_backup_does_not_know(here: Site) -> None:
+    (node,) = ready(here, "restored-free")
+    backup = backed_up(here, node)
+    forget(here, node)
+    node.metal.press_power()
+    node.restore(backup)
+    node.stalls("StatusLost")
+    here.kubectl("annotate", "bmm", node.name, "metal.rackwright.io/record-")
+    node.reaches("Ready")
+    metadata = node.record()["metadata"]
+    assert metadata["annotations"]["metal.rackwright.io/record"] == metadata["uid"]
+
+
 def lost(here: Site, node: Machine) -> dict[str, Any]:
-    """Have its record vanish, and nothing else; a backup of it, without status as most are."""
+    """A backup of it that knows what is installed; its record has vanished since."""
     node.noted()
+    backup = backed_up(here, node)
+    forget(here, node)
+    return backup
+
+
+def forget(here: Site, node: Machine) -> None:
+    """Have its record vanish, and nothing else."""
+    here.kubectl("annotate", "bmm", node.name, "metal.rackwright.io/force-delete=true")
+    here.machines.until_deleted(node.delete())
+
+
+def backed_up(here: Site, node: Machine) -> dict[str, Any]:
+    """Its record as a backup keeps it: without status, as most are."""
     backup: dict[str, Any] = yaml.safe_load(here.kubectl("get", "bmm", node.name, "-o", "yaml"))
     del backup["status"]
     for field in ("uid", "resourceVersion", "creationTimestamp", "generation"):
         del backup["metadata"][field]
-    here.kubectl("annotate", "bmm", node.name, "metal.rackwright.io/force-delete=true")
-    here.machines.until_deleted(node.delete())
     return backup
 
 

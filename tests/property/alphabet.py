@@ -126,6 +126,7 @@ FAMILIES = (
     Family("no BMC", ("adopted", "ready"), ("take the BMC away", "give it a BMC", "rescue", "withdraw deployment")),
     Family("a deployment without a BMC", ("allocated",), ("take the BMC away", "give it a BMC", "deploy debian")),
     Family("lost status", ("deployed", "ready"), ("status is lost", "withdraw everything")),
+    Family("an older backup", ("deployed", "allocated"), ("an older backup is restored", "withdraw everything")),
     Family("never came up", ("never came up",), ("withdraw everything", "rescue")),
     Family("came back unbooted", ("never came up",), ("pull the commissioning trigger", "withdraw deployment")),
     Family("a commissioning", ("declared",), (), surprises=1),

@@ -160,14 +160,27 @@ def _kept_by_others(history: History) -> None:
 
 
 def _status_lost(history: History) -> None:
-    """The annotation is written in the pass after the phase was; a backup of that one instant tells of less."""
+    """The annotation changes in the pass after the phase did; one that is old tells of more than there is."""
     rig, status = history.rig, history.rig.status
     installed = status.installed
-    written = rig.evidence is None if installed is None else installed.at is None or installed == rig.evidence
+    written = rig.evidence is None or (installed is not None and (installed.at is None or installed == rig.evidence))
     if status.phase is not None and written:
         if rig.evidence is not None and (installed != rig.evidence or rig.metal.running is Running.RAMDISK):
             history.chronicle.blind = True
         rig.lose_status()
+
+
+def _older(history: History) -> None:
+    """A backup from before what is installed was noted, and the operator sees it as it is then.
+
+    Of a machine that is free and off nobody can tell; one that is locked, or has a twin, isn't looked at.
+    """
+    rig = history.rig
+    free = rig.spec.allocation is None and not rig.metal.on
+    if rig.exists and rig.status.phase is not None and not (free or rig.spec.locked or rig.twin):
+        rig.evidence = None
+        rig.lose_status()
+        _pass(history)
 
 
 def _agent(history: History, *, beating: bool = True, answers: bool = True) -> None:
@@ -245,7 +258,7 @@ RARE = (
     Event("delete by force", lambda h: _deleted(h, force=True)),
     Event("somebody else keeps the record too", _kept_by_others),
     Event("status is lost", _status_lost),
-    Event("status is lost", _status_lost),
+    Event("an older backup is restored", _older),
 )
 OPERATOR = (
     Event("a pass", _pass),

@@ -24,6 +24,7 @@ from rackwright.lifecycle.guards import (
     was_held_up,
 )
 from rackwright.lifecycle.operations import limits
+from rackwright.lifecycle.reasons import STATUS_LOST
 from rackwright.lifecycle.world import World
 
 _release_failed, _rescue_failed = gave_up(OperationName.RELEASE), gave_up(OperationName.RESCUE)
@@ -86,6 +87,8 @@ def _recorded(rig: Rig, world: World) -> Hashable:
         tuple((erasure.device, erasure.method, erasure.verified) for erasure in status.erasure),
         (installed.image, installed.at is not None) if installed is not None else None,
         (bool(differences(world)), rig.evidence is not None, rig.evidence == installed),
+        status.phase is None and rig.restored and any(c.reason == STATUS_LOST for c in status.conditions),
+        status.phase is None and rig.restored,
     )
 
 

@@ -110,6 +110,8 @@ class Rig:
     generation: int = 1
     evidence: Installed | None = None
     held: bool = False
+    restored: bool = False
+    """Whether the record is a backup of the one that was held first."""
     deleting: bool = False
     force_delete: bool = False
     kept_by_others: bool = False
@@ -139,8 +141,8 @@ class Rig:
         self.exists = self.held or self.kept_by_others
 
     def lose_status(self) -> None:
-        """The record comes back from a backup without its status."""
-        self.stored = "{}"
+        """The record comes back from a backup, which has no status: as another, with the metadata that it had."""
+        self.stored, self.restored = "{}", True
 
     def lose_operation(self) -> None:
         """A careless hand, or a backup of another day, leaves a phase without what is done in it."""
@@ -273,6 +275,7 @@ class Rig:
             deleting=self.deleting,
             force_delete=self.force_delete,
             held=self.held,
+            restored=self.restored,
             hurry=hurry,
             chance=chance,
         )

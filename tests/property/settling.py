@@ -22,7 +22,7 @@ from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Action, Hold, Rest, Wait
 
-HELD = ("DeletionBlocked", "StatusLost", "BMCMissing", "NothingToAdopt", "Locked")
+HELD = ("DeletionBlocked", "DeclarationLost", "StatusLost", "BMCMissing", "NothingToAdopt", "Locked")
 MOST_PASSES = 150
 """The longest way there is: three attempts at every operation that a machine can be sent through."""
 
@@ -64,7 +64,8 @@ def awaits_a_person(rig: Rig, decision: Decision) -> bool:
     """Whether the machine legitimately stops short of what is declared.
 
     Failed: attempts were used up, and nothing that may go on by itself is left. DeletionBlocked: deleted while
-    marked broken. StatusLost: the annotation says that something is installed, and nothing says whose it is.
+    marked broken. DeclarationLost: the annotation says that something is installed, and nothing says whose it is.
+    StatusLost: the record comes from a backup, and nothing says whether something is installed.
     BMCMissing: what is declared needs a BMC, and spec names none. NothingToAdopt: it is said to run, and is off.
     Broken: a rescue used up its attempts. Locked: something is to be done, and the operator was told to stand down.
     """
@@ -75,11 +76,18 @@ def awaits_a_person(rig: Rig, decision: Decision) -> bool:
     return rig.status.phase is Phase.BROKEN and rig.spec.rescue is not None
 
 
-def person(rig: Rig, decision: Decision) -> None:
+def person(chronicle: Chronicle, rig: Rig, decision: Decision) -> None:
     """Do what the reason asks for, once."""
     spec = rig.spec
     match decision.reason:
+        case "StatusLost" if rig.metal.image is not None:
+            owner = spec.allocation.owner if spec.allocation else "a"
+            runs = declared(owner=owner, existing=True)
+            rig.declare(spec.model_copy(update={"allocation": runs.allocation, "deployment": runs.deployment}))
         case "StatusLost":
+            rig.restored, rig.held = False, rig.deleting
+            chronicle.excused |= rig.metal.owned_by  # nothing that is there is needed, says who removes the annotation
+        case "DeclarationLost":
             if rig.deleting:
                 rig.force_delete = True
             else:
@@ -188,7 +196,7 @@ def assert_settles(chronicle: Chronicle, rig: Rig) -> None:
         helped.append(reason)
         before = rig.spec
         try:
-            person(rig, decision)
+            person(chronicle, rig, decision)
         except Refused:  # pragma: no cover
             raise AssertionError(f"what {reason} asks for is refused") from None
         chronicle.asked(before, rig.spec)

@@ -107,6 +107,7 @@ class Around:
                 "resourceVersion": "1",
                 "generation": 1,
                 "finalizers": ["metal.rackwright.io/release"],
+                "annotations": {"metal.rackwright.io/record": name},
             },
             "spec": {
                 "bootMACAddress": f"52:54:00:00:{number // 256:02x}:{number % 256:02x}",

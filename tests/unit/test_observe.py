@@ -81,6 +81,7 @@ async def test_what_an_installed_system_reported_is_forgotten_once_status_has_it
                 "uid": UID,
                 "resourceVersion": "2",
                 "finalizers": ["metal.rackwright.io/release"],
+                "annotations": {"metal.rackwright.io/record": UID},
             },
             "spec": {"bootMACAddress": MAC, "bmc": {"address": "manual://"}},
             "status": {"phase": "Deployed"},
@@ -174,6 +175,7 @@ def to_install(name: str) -> Machine:
                 "uid": name,
                 "resourceVersion": "1",
                 "finalizers": ["metal.rackwright.io/release"],
+                "annotations": {"metal.rackwright.io/record": name},
             },
             "spec": {
                 "bootMACAddress": f"52:54:00:00:00:0{name[-1]}",

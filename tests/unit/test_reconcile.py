@@ -105,6 +105,7 @@ class Rig:
             "resourceVersion": "1",
             "generation": 1,
             "finalizers": ["metal.rackwright.io/release"],
+            "annotations": {"metal.rackwright.io/record": "uid"},
             **changes,
         }
         spec = {"bootMACAddress": "52:54:00:00:00:07", "bmc": {"address": self.bmc}}
@@ -450,7 +451,7 @@ async def test_what_puts_a_machine_into_a_shard_is_written_down_before_anything_
     rig.jurisdiction = ToBeMoved("rack/a12", lambda: True)
     assert await rig.turn() == 0.0
     assert rig.deeds == ["patch"]
-    assert rig.item["metadata"]["annotations"] == {"metal.rackwright.io/sharded-by": "rack/a12"}
+    assert rig.item["metadata"]["annotations"]["metal.rackwright.io/sharded-by"] == "rack/a12"
     assert present(rig).sharded_by == "rack/a12"
 
 

@@ -15,7 +15,7 @@ from rackwright.api.machine import BareMetalMachineStatus, Broken, Failure, Oper
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.conditions import conditions
 from rackwright.lifecycle.differences import differences
-from rackwright.lifecycle.guards import closed_gates, gave_up, retry_ahead, write_cut_off
+from rackwright.lifecycle.guards import closed_gates, gave_up, past_unknown, retry_ahead, write_cut_off
 from rackwright.lifecycle.operations import announced, failed, limits, recorded
 from rackwright.lifecycle.reasons import (
     BROKEN_AFTER_RESCUE,
@@ -326,6 +326,8 @@ def _skipped(world: World) -> str:
         skipped.append(f"the release of {status.installed.image or 'what was adopted'}{owner}")
     elif status.phase is None and evidence is not None:
         skipped.append(f"the release of {evidence.image or 'something'}, which its annotation says is installed")
+    elif status.phase is None and past_unknown(world):
+        skipped.append("the release of whatever is installed: its record comes from a backup")
     if world.force_delete and status.operation is not None:
         at = f", under way at {status.operation.step}" if status.operation.step else ", which was about to begin"
         skipped.append(f"the operation {status.operation.name}{at}")

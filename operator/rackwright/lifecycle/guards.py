@@ -13,7 +13,7 @@ from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import EraseMode, OperationName, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.differences import differences
-from rackwright.lifecycle.reasons import QUEUED
+from rackwright.lifecycle.reasons import QUEUED, STATUS_LOST
 from rackwright.lifecycle.steps import Stage
 from rackwright.lifecycle.world import Blame, CommandState, World
 
@@ -375,6 +375,17 @@ def no_bmc(world: World) -> bool:
 def evidence_lost(world: World) -> bool:
     """There is no status, but the annotation says that something is installed."""
     return world.seen.evidence is not None
+
+
+@guard
+def past_unknown(world: World) -> bool:
+    """The record comes from a backup without status, of a machine that is reserved or isn't seen to be off.
+
+    One that was held for this stays so, whatever is withdrawn or switched off meanwhile, until a person knows better.
+    """
+    running = accepted(world) and not seen_off(world)
+    held = any(condition.reason == STATUS_LOST for condition in world.status.conditions)
+    return world.restored and (world.spec.allocation is not None or running or held)
 
 
 @guard

@@ -16,6 +16,7 @@ THE_OBSTACLE = "(the obstacle's)"
 """Stands in the table for the reason why the deployment can't begin."""
 
 QUEUED = "AwaitingInstallSlot"
+STATUS_LOST = "StatusLost"
 """Why a machine waits for its turn; its attempt's time begins with that."""
 
 LEAVE_FAILED = "Set spec.commissioning.trigger to a new value to try again."
@@ -50,9 +51,15 @@ SENTENCES = {
     ),
     "RecordHeld": "The record is held until the machine is released.",
     "StatusRestored": "Its status was lost; the annotation says what is installed, and it was left alone.",
-    "StatusLost": (
+    "DeclarationLost": (
         "Its status was lost, its annotation says that something is installed, and no deployment is declared. "
-        "Declare the deployment again, or remove the annotation metal.rackwright.io/installed if nothing is installed."
+        "Declare the deployment again; or, if nothing is installed, remove the annotations "
+        "metal.rackwright.io/installed and metal.rackwright.io/record."
+    ),
+    STATUS_LOST: (
+        "Its record comes from a backup, and nothing there says whether a system runs on it. If one does, adopt it: "
+        "say deployment.existing: true in place of an image. If nothing on its disks is needed, remove the annotation "
+        "metal.rackwright.io/record."
     ),
     "OperationLost": "The record of what was being done to it was lost; it is begun anew.",
     "NothingToAdopt": (

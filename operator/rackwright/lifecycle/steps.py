@@ -180,7 +180,7 @@ class OpenRescue:
 
 @dataclass(frozen=True, slots=True)
 class TakeHold:
-    """Put our finalizer on the record."""
+    """Put our finalizer on the record, and note beside it which record that is."""
 
     stage: Stage | None = None
 

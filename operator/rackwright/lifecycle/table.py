@@ -62,6 +62,7 @@ from rackwright.lifecycle.guards import (
     off_wanted,
     on_wanted,
     overdue,
+    past_unknown,
     power_undeclared,
     powered_off,
     powered_on,
@@ -78,7 +79,7 @@ from rackwright.lifecycle.guards import (
     under_way,
     was_held_up,
 )
-from rackwright.lifecycle.reasons import QUEUED, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, fault
+from rackwright.lifecycle.reasons import QUEUED, STATUS_LOST, THE_BMC_FAULT, THE_FAULT, THE_OBSTACLE, fault
 from rackwright.lifecycle.steps import (
     Abandon,
     Acknowledge,
@@ -175,7 +176,7 @@ TABLE: tuple[Row, ...] = (
     # --- the record itself ------------------------------------------------------------------------------------
     Row(ANY,            let_go,                                         Rest(settled=False),      STAY,          "LetGo"),
     Row(ANY,            deletion_forced,                                LetGo(),                  STAY,          "DeletionForced"),
-    Row((UNDECIDED,),   deletion_requested & ~evidence_lost,            LetGo(),                  STAY,          "Deleted"),
+    Row((UNDECIDED,),   deletion_requested & ~evidence_lost & ~past_unknown, LetGo(),             STAY,          "Deleted"),
     Row(RESTING,        deletion_requested & unclaimed,                 LetGo(),                  STAY,          "Deleted"),
     Row((DEPLOYED, BROKEN, FAILED), deletion_requested & live_machine & adopted, LetGo(),         STAY,          "Deleted"),
     Row(TRANSIENT,      deletion_requested & unclaimed & twin_of_older, LetGo(),                  STAY,          "Deleted"),
@@ -184,8 +185,9 @@ TABLE: tuple[Row, ...] = (
 
     # --- no status yet ----------------------------------------------------------------------------------------
     Row((UNDECIDED,),   evidence_lost & deployment_declared,            Restore(),                DEPLOYED,      "StatusRestored"),
-    Row((UNDECIDED,),   evidence_lost,                                  Hold(),                   STAY,          "StatusLost"),
+    Row((UNDECIDED,),   evidence_lost,                                  Hold(),                   STAY,          "DeclarationLost"),
     Row((UNDECIDED, NEW, COMMISSIONING), live_machine & unclaimed,      Adopt(),                  DEPLOYED,      "Adopted"),
+    Row((UNDECIDED,),   past_unknown,                                   Hold(),                   STAY,          STATUS_LOST),
     Row((UNDECIDED,),   ~accepted,                                      Move(),                   NEW,           "Enlisted"),
     Row((UNDECIDED,),   marked_broken,                                  Move(),                   BROKEN,        "MarkedBroken"),
     Row((UNDECIDED,),   always,                                         Begin(Op.COMMISSION),     COMMISSIONING, "Declared"),

@@ -144,6 +144,8 @@ class World:
     force_delete: bool = False
     held: bool = True
     """Whether our finalizer keeps the record until the machine is released."""
+    restored: bool = False
+    """Whether the record comes from a backup of another, which was held before it."""
     locked_by: str | None = None
     """The client that set `spec.locked`, as the API server's field managers tell."""
     hurry: bool = False

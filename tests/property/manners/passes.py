@@ -13,6 +13,7 @@ from rackwright.lifecycle.guards import (
     holds_data,
     marked_broken,
     no_install_slot,
+    past_unknown,
 )
 from rackwright.lifecycle.steps import Stage
 from rackwright.lifecycle.world import CommandState, World
@@ -53,8 +54,8 @@ def is_at(moment: Moment, *phases: Phase | None) -> bool:
 
 
 def lost_its_status(moment: Moment) -> bool:
-    """Whether only an annotation remembers what is installed."""
-    return is_at(moment, None) and evidence_lost(moment.world)
+    """Whether only an annotation remembers what is installed, or not even that."""
+    return is_at(moment, None) and (evidence_lost(moment.world) or past_unknown(moment.world))
 
 
 def path(moment: Moment) -> Path:

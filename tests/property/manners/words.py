@@ -44,6 +44,7 @@ from rackwright.lifecycle.guards import (
     marked_broken,
     no_bmc,
     overdue,
+    past_unknown,
     power_undeclared,
     powered_off,
     rescue_wanted,
@@ -105,7 +106,8 @@ def a_hold_says_what_to_change(moment: Moment) -> None:
         assert reason == "DuplicateMachine" or (locked and world.deleting), f"{reason} beside a twin"
         return
     true = {
-        "StatusLost": phase is None and world.seen.evidence is not None,
+        "DeclarationLost": phase is None and world.seen.evidence is not None,
+        "StatusLost": phase is None and past_unknown(world),
         "BMCMissing": no_bmc(world) and (under_way(world) or not open_wishes(world).isdisjoint(NEED_BMC)),
         "NothingToAdopt": phase is Phase.ALLOCATED and live_machine(world) and seen_off(world),
         "DeletionBlocked": phase is Phase.BROKEN and world.deleting,

@@ -189,5 +189,6 @@ def worlds(number: int, *, torn: bool = False) -> Iterator[World]:
             deleting=deleting,
             force_delete=deleting and draw([False, False, True]),
             held=draw([True] * 19 + [False]),
+            restored=draw([False, False, True]),
             hurry=draw([False, False, True]),
         )

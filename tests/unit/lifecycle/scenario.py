@@ -232,7 +232,6 @@ def _declaration_lost(story: Story) -> None:
 def _record_lost(story: Story) -> None:
     _status_lost(story)
     story.rig.evidence = None
-    story.rig.held = False
 
 
 CREDENTIALS = Fault(
@@ -282,6 +281,7 @@ HAPPENINGS: Mapping[str, Callable[[Story], None]] = {
     "a backup is restored without status": _status_lost,
     "a backup is restored without status and without what was declared": _declaration_lost,
     "a backup of before it was deployed is restored": _record_lost,
+    "somebody removes the annotation that tells of another record": _of_rig(restored=False, held=False),
     # the operator
     "the operator restarts": lambda story: story.rig.restart(),
     "time passes": lambda _: None,

@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 from tests.unit.lifecycle.worlds import NOW, anywhere, declared, failure, installed, power_off, power_on, world
 
-from rackwright.api.machine import Installed, OperationName, Phase
+from rackwright.api.machine import BareMetalMachineSpec, Installed, OperationName, Phase
 from rackwright.lifecycle.decide import decide
-from rackwright.lifecycle.steps import BootRamdisk, Hold, RecordEvidence
+from rackwright.lifecycle.steps import BootRamdisk, Hold, LetGo, RecordEvidence
+from rackwright.lifecycle.world import Seen
+
+FREE, TAKEN = declared(), declared(owner="search", image="debian-12")
 
 
 def test_the_annotation_outlives_a_write_or_an_erase_that_did_not_end_well() -> None:
@@ -33,7 +36,58 @@ def test_the_annotation_goes_when_its_system_was_erased() -> None:
 def test_a_deleted_record_that_lost_its_status_is_not_let_go_while_the_annotation_tells_of_a_system() -> None:
     decision = decide(world(None, declared(), power_off(evidence=installed()), deleting=True))
 
+    assert (decision.step, decision.reason) == (Hold(), "DeclarationLost")
+
+
+@pytest.mark.parametrize(
+    ("spec", "seen"),
+    [
+        pytest.param(TAKEN, power_off(), id="it is reserved, and off"),
+        pytest.param(TAKEN, power_on(), id="it is reserved, and runs"),
+        pytest.param(declared(owner="search"), power_off(), id="it is reserved for an owner who declares nothing"),
+        pytest.param(FREE, power_on(), id="it is free, and runs"),
+        pytest.param(FREE, Seen(), id="it is free, and nobody knows whether it runs"),
+        pytest.param(declared(owner="search", broken="DIMM A3"), power_off(), id="it is reserved, and broken"),
+    ],
+)
+@pytest.mark.parametrize("deleting", [False, True], ids=["kept", "deleted"])
+def test_a_record_from_a_backup_is_held_where_something_may_run(
+    spec: BareMetalMachineSpec, seen: Seen, deleting: bool
+) -> None:
+    decision = decide(world(None, spec, seen, restored=True, deleting=deleting))
+
     assert (decision.step, decision.reason) == (Hold(), "StatusLost")
+    assert decide(world(None, spec, seen, deleting=deleting)).reason != "StatusLost", "one that is new isn't"
+
+
+def test_a_machine_of_the_pool_that_is_off_is_commissioned_again_from_a_backup() -> None:
+    assert decide(world(None, FREE, power_off(), restored=True)).status.phase is Phase.COMMISSIONING
+
+
+def test_nothing_that_is_withdrawn_or_switched_off_frees_a_machine_that_was_held() -> None:
+    held = decide(world(None, TAKEN, power_on(), restored=True)).status
+
+    later = decide(replace(world(None, FREE, power_off(), restored=True), status=held))
+
+    assert (later.step, later.reason) == (Hold(), "StatusLost")
+
+
+def test_a_person_who_knows_better_says_so() -> None:
+    held = decide(world(None, TAKEN, power_on(), restored=True)).status
+    adopted = declared(owner="search", existing=True)
+
+    runs = decide(replace(world(None, adopted, power_on(), restored=True), status=held)).status
+    needless = decide(replace(world(None, TAKEN, power_on()), status=held)).status
+
+    assert (runs.phase, runs.owner) == (Phase.DEPLOYED, "search")
+    assert needless.phase is Phase.COMMISSIONING
+
+
+def test_a_record_from_a_backup_that_is_deleted_by_force_says_that_nothing_was_released() -> None:
+    decision = decide(world(None, TAKEN, restored=True, deleting=True, force_delete=True))
+
+    assert (decision.step, decision.reason) == (LetGo(), "DeletionForced")
+    assert "whatever is installed" in decision.skipped
 
 
 @pytest.mark.parametrize("phase", [Phase.COMMISSIONING, Phase.DEPLOYING, Phase.RELEASING])

@@ -186,6 +186,7 @@ def world(
     deleting: bool = False,
     force_delete: bool = False,
     held: bool = True,
+    restored: bool = False,
     hurry: bool = False,
     chance: float = 0.5,
     **fields: Any,
@@ -219,6 +220,7 @@ def world(
         deleting=deleting,
         force_delete=force_delete,
         held=held,
+        restored=restored,
         hurry=hurry,
         chance=chance,
     )
