@@ -31,6 +31,8 @@ GROUP = "metal.rackwright.io"
 IMAGES = {"raw": "debian-12", "qcow2": "debian-12-qcow2"}
 BOOT, WRITE, ERASE, SOON = 900.0, 1500.0, 1500.0, 120.0
 """Seconds that it may take on a busy host: a boot, an installation, a release, and what needs no boot."""
+LINES = 200
+"""Of the operator's log that are shown of a story that went wrong: some ten minutes."""
 WRITTEN_AT_LEAST = 2**26
 """Bytes that are more than partition tables and less than an image."""
 
@@ -80,6 +82,15 @@ class Scene:
     def log(self) -> str:
         """All that operators said so far."""
         return self.here.operator.log.read_text(errors="replace")
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """A story that goes wrong brings along what the operator said."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note("\n".join(self.log.splitlines()[-LINES:]))
+            raise
 
     def assert_discreet(self) -> None:
         """No operator stumbled or told a secret."""

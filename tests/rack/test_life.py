@@ -66,19 +66,24 @@ def told(scene: Scene) -> Iterator[Mapping[str, Future[None]]]:
 
 
 def test_a_failed_machine_is_recommissioned_deployed_broken_mended_and_released(
-    told: Mapping[str, Future[None]],
+    scene: Scene, told: Mapping[str, Future[None]]
 ) -> None:
-    told[MENDED].result()
+    with scene.explained():
+        told[MENDED].result()
 
 
-def test_a_machine_is_let_go_by_force_adopted_live_inspected_and_erased(told: Mapping[str, Future[None]]) -> None:
-    told[ADOPTED].result()
+def test_a_machine_is_let_go_by_force_adopted_live_inspected_and_erased(
+    scene: Scene, told: Mapping[str, Future[None]]
+) -> None:
+    with scene.explained():
+        told[ADOPTED].result()
 
 
 def test_a_machine_introduces_itself_is_accepted_deployed_rescued_and_released_over_ipmi(
-    told: Mapping[str, Future[None]],
+    scene: Scene, told: Mapping[str, Future[None]]
 ) -> None:
-    told[INTRODUCED].result()
+    with scene.explained():
+        told[INTRODUCED].result()
 
 
 @pytest.mark.usefixtures("told")
@@ -157,7 +162,7 @@ def is_broken_and_comes_back(machine: Machine) -> None:
     machine.change(broken=None)
     machine.until(lambda s: s.get("phase") == "Commissioning", SOON)
     status = machine.reaches("Deployed", BOOT)
-    assert outcomes(status)[0] == ("Commission", "Succeeded", 1)
+    assert outcomes(status)[0][:2] == ("Commission", "Succeeded")  # the others kill the operator meanwhile
     machine.answers()
     assert machine.ssh("cat /marker") == MARKER
     assert machine.ssh(BOOT_ID) != before, "it was checked in the ramdisk"

@@ -25,6 +25,8 @@ M_contra = TypeVar("M_contra", contravariant=True)
 
 REFUSED = frozenset({FaultClass.UNSUPPORTED, FaultClass.PROTOCOL})
 """Another way to the same end may work."""
+NOT_DONE = REFUSED | {FaultClass.BUSY}
+"""The BMC has answered, and says no."""
 
 
 class Service(Protocol[M_co]):
@@ -68,15 +70,14 @@ class SwitchingDriver(Generic[M]):
 
     async def power_on(self) -> None:
         """Switch on and wait for it."""
-        if await self._do("switch the machine on", self._steps.switch_on):
-            await self._reach(PowerState.ON, "to switch the machine on")
+        await self._switch("switch the machine on", self._steps.switch_on, PowerState.ON)
 
     async def ask_to_shut_down(self) -> bool:
         """Press the power button; a BMC that can't ask the operating system may still cut the power."""
         try:
             return await self._do("shut the machine down", self._steps.ask_to_shut_down)
         except PowerError as error:
-            if error.fault not in REFUSED | {FaultClass.BUSY}:
+            if error.fault not in NOT_DONE:
                 raise
             LOG.info("No shutdown before the power is cut: %s", error)
             return False
@@ -85,8 +86,7 @@ class SwitchingDriver(Generic[M]):
         """Shut down, wait `grace` seconds, cut the power if need be, and wait for that."""
         if grace > 0 and await self.ask_to_shut_down() and await self._goes_off(grace):
             return
-        if await self._do("cut the power", self._steps.cut_power):
-            await self._reach(PowerState.OFF, "to cut the power")
+        await self._switch("cut the power", self._steps.cut_power, PowerState.OFF)
 
     async def cycle(self, *, grace: float) -> None:
         """Off, then on; never a reset, because many BMCs apply a chosen boot device at power-on only."""
@@ -104,6 +104,20 @@ class SwitchingDriver(Generic[M]):
 
     async def _do(self, what: str, step: Callable[[M], T]) -> T:
         return await self._line.call(lambda: self._service.exchange(what, step), self._limits)
+
+    async def _switch(self, what: str, step: Callable[[M], bool], wanted: PowerState) -> None:
+        """Take the step and wait for what it promises.
+
+        A system that was asked to shut down may be off just before its power is cut, and most BMCs refuse that then.
+        """
+        try:
+            promised = await self._do(what, step)
+        except PowerError as error:
+            if error.fault not in NOT_DONE or await self.power_state() is not wanted:
+                raise
+            return
+        if promised:
+            await self._reach(wanted, f"to {what}")
 
     async def _reach(self, wanted: PowerState, what: str) -> None:
         seen = await self._awaited(wanted, within=self._limits.settle)

@@ -104,6 +104,29 @@ async def test_a_bmc_that_cannot_shut_down_cuts_the_power(bmc: ScriptedBmc, conn
     assert bmc.changes == ["Reset one ForceOff"]
 
 
+@pytest.mark.parametrize("status", [400, 409, 500])
+async def test_a_machine_that_goes_off_by_itself_just_before_its_power_is_cut_is_off(
+    bmc: ScriptedBmc, connections: Connections, status: int
+) -> None:
+    bmc.systems["one"].power = "On"
+
+    async def off_already(_: web.Request) -> web.Response:
+        bmc.systems["one"].power = "Off"
+        return web.json_response(refusal("It is off.", "iLO.2.17.InvalidOperationForSystemState"), status=status)
+
+    bmc.fail("POST", "ComputerSystem.Reset", off_already)
+    await connections.driver(endpoint(await bmc.start())).power_off(grace=0)
+    assert "POST /redfish/v1/Systems/one/Actions/ComputerSystem.Reset" in bmc.requests
+
+
+async def test_a_cut_that_is_refused_while_the_machine_stays_on_is_an_error(
+    bmc: ScriptedBmc, connections: Connections
+) -> None:
+    bmc.systems["one"] = System(power="On", refused_resets={"ForceOff": 500})
+    with pytest.raises(PowerError, match="failed to cut the power"):
+        await connections.driver(endpoint(await bmc.start())).power_off(grace=0)
+
+
 async def test_a_cycle_is_off_and_then_on(bmc: ScriptedBmc, connections: Connections) -> None:
     bmc.systems["one"].power = "On"
     await connections.driver(endpoint(await bmc.start())).cycle(grace=5)
