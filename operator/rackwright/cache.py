@@ -218,6 +218,11 @@ class Cache:
         """A machine by name."""
         return self._machines.get(key)
 
+    def under_way(self, key: Key) -> bool:
+        """Whether something is being done to this machine."""
+        machine = self._machines.get(key)
+        return machine is not None and machine.status.operation is not None
+
     def has(self, metadata: Mapping[str, Any]) -> bool:
         """Whether the machine with this metadata is here already, as new or newer."""
         known = self._machines.get(Key.of(metadata))

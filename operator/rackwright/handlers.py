@@ -78,11 +78,31 @@ class _NoDifferences(kopf.DiffBaseStorage):
         pass
 
 
+class _NoProgress(kopf.ProgressStorage):
+    """Our handlers are never retried, so nothing of that is kept, and kopf needn't look for it in each object."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        pass
+
+    def purge(self, **_: Any) -> None:
+        pass
+
+    def touch(self, **_: Any) -> None:
+        pass
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
 def _settings(silence: float) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True  # our kinds are known, and the operator may not list CRDs or namespaces
     settings.posting.enabled = False  # Events are ours to write
     settings.persistence.diffbase_storage = _NoDifferences()
+    settings.persistence.progress_storage = _NoProgress()
     settings.peering.standalone = True  # leadership is a Lease's business
     settings.networking.error_backoffs = (0.5, 1, 2, 3)  # a watch that broke is back before anybody misses it
     settings.watching.inactivity_timeout = silence  # a connection may live on when nobody speaks on it any more

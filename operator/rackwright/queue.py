@@ -4,7 +4,9 @@ A key that is woken while a worker has it is handed out once more afterwards, so
 twice. A timer is only ever brought forward: whoever wants an earlier look gets it.
 
 Keys that something has happened to go before those whose time has merely come: after a restart, an agent waits seconds
-for its report to be taken, and not until every BMC of a large fleet was asked. Among either, lanes take turns.
+for its report to be taken, and not until every BMC of a large fleet was asked. Of the former, most turns go to those
+that something is being done to: a fleet that is declared at once is worked through machine by machine, and no agent
+tires of waiting because thousands of others are to be begun. Among equals, lanes take turns.
 """
 
 from __future__ import annotations
@@ -13,28 +15,47 @@ import asyncio
 import heapq
 import time
 from collections.abc import Callable, Hashable
+from enum import IntEnum
 from typing import Generic, TypeVar
 
 from rackwright.lanes import Lanes
 
 Key = TypeVar("Key", bound=Hashable)
 
+TURNS_OF_FOUR = 3
+"""Of those that are under way, while others have something new."""
+
+
+class Rank(IntEnum):
+    """What comes first."""
+
+    UNDER_WAY = 0
+    """Something has happened to what is being done."""
+    FRESH = 1
+    """Something has happened."""
+    CAN_WAIT = 2
+    """Its time has come."""
+
 
 class WorkQueue(Generic[Key]):
-    """Belongs to one event loop; `lane` names whom a key takes turns for."""
+    """Belongs to one event loop; `lane` names whom a key takes turns for, `under_way` says what is being done to it."""
 
-    def __init__(self, lane: Callable[[Key], Hashable] = lambda _: None) -> None:
-        self._urgent, self._patient = Lanes(lane), Lanes(lane)
+    def __init__(
+        self, lane: Callable[[Key], Hashable] = lambda _: None, under_way: Callable[[Key], bool] = lambda _: False
+    ) -> None:
+        self._under_way = under_way
+        self._lanes = {rank: Lanes(lane) for rank in Rank}
         self._entries = asyncio.Semaphore(0)
-        """As many as there are in both."""
-        self._queued: dict[Key, bool] = {}
-        """Whether each can wait, as in which of the two it is; an entry in the other is void."""
+        """As many as there are in all of them."""
+        self._queued: dict[Key, Rank] = {}
+        """As what each is in; an entry in another is void."""
         self._busy: set[Key] = set()
         self._again: dict[Key, bool] = {}
         """Those of `_busy` that are to be handed out again, and whether each can wait."""
         self._due: dict[Key, float] = {}
         self._timers: list[tuple[float, int, Key]] = []
         self._sequence = 0
+        self._turn = 0
         self._alarm = asyncio.Event()
 
     def __len__(self) -> int:
@@ -45,9 +66,11 @@ class WorkQueue(Generic[Key]):
         self._due.pop(key, None)
         if key in self._busy:
             self._again[key] = can_wait and self._again.get(key, True)
-        elif key not in self._queued or (self._queued[key] and not can_wait):
-            self._queued[key] = can_wait
-            (self._patient if can_wait else self._urgent).put(key)
+            return
+        rank = Rank.CAN_WAIT if can_wait else Rank.UNDER_WAY if self._under_way(key) else Rank.FRESH
+        if rank < self._queued.get(key, len(Rank)):
+            self._queued[key] = rank
+            self._lanes[rank].put(key)
             self._entries.release()
 
     def rouse(self, key: Key) -> None:
@@ -76,9 +99,9 @@ class WorkQueue(Generic[Key]):
         """The next key; nobody else gets it until `done`."""
         while True:
             await self._entries.acquire()
-            can_wait = not self._urgent
-            key = (self._patient if can_wait else self._urgent).pop()
-            if self._queued.get(key) is can_wait:
+            rank = self._next()
+            key = self._lanes[rank].pop()
+            if self._queued.get(key) is rank:
                 del self._queued[key]
                 self._busy.add(key)
                 return key
@@ -104,6 +127,13 @@ class WorkQueue(Generic[Key]):
                     await self._alarm.wait()
             except TimeoutError:
                 continue
+
+    def _next(self) -> Rank:
+        """Whose turn it is, of those that somebody waits in."""
+        self._turn = (self._turn + 1) % (TURNS_OF_FOUR + 1)
+        if self._turn == 0 and self._lanes[Rank.FRESH]:
+            return Rank.FRESH
+        return next(rank for rank in Rank if self._lanes[rank])
 
     def _number(self) -> int:
         self._sequence += 1

@@ -219,6 +219,35 @@ async def test_what_has_happened_comes_before_what_can_wait_of_whomever() -> Non
     assert [await taken(queue) for _ in range(5)] == ["a0", "b1", "a1", "b0", "c0"]
 
 
+async def test_what_is_under_way_gets_most_turns_and_what_is_fresh_is_not_starved() -> None:
+    queue: WorkQueue[str] = WorkQueue(under_way=lambda key: key.startswith("u"))
+    for number in range(5):
+        queue.wake(f"f{number}")
+    for number in range(5):
+        queue.wake(f"u{number}")
+    order = [await taken(queue) for _ in range(10)]
+    assert order == ["u0", "u1", "u2", "f0", "u3", "u4", "f1", "f2", "f3", "f4"]
+
+
+async def test_a_tenant_with_five_thousand_under_way_does_not_starve_one_who_begins() -> None:
+    queue: WorkQueue[str] = WorkQueue(lane=tenant, under_way=lambda key: key.startswith("a"))
+    for number in range(5000):
+        queue.wake(f"a{number}")
+    queue.wake("b0")
+    assert "b0" in [await taken(queue) for _ in range(4)]
+
+
+async def test_a_key_that_comes_under_way_while_it_waits_comes_sooner_and_once() -> None:
+    begun: set[str] = set()
+    queue: WorkQueue[str] = WorkQueue(under_way=begun.__contains__)
+    for key in ("a", "b", "c"):
+        queue.wake(key)
+    begun.add("c")
+    queue.wake("c")
+    assert [await taken(queue) for _ in range(3)] == ["c", "a", "b"]
+    assert not len(queue)
+
+
 async def test_ten_thousand_keys_of_a_hundred_tenants_are_handed_out_in_no_time() -> None:
     queue: WorkQueue[tuple[int, int]] = WorkQueue(lane=lambda key: key[0])
     begun = time.process_time()

@@ -72,4 +72,5 @@ class Intake:
         if sum(map(body.count, _STRUCTURE)) > MOST_VALUES:
             raise Overloaded
         async with self._parsing:
-            return await asyncio.to_thread(json.loads, body)
+            await asyncio.sleep(0)  # not in a thread: whoever parses keeps the interpreter all the same
+            return json.loads(body)
