@@ -25,6 +25,8 @@ AT_ONCE = 32
 """Requests under way."""
 PASSING, AGAIN = {410, 429, 500, 503, 504}, 0.2
 """What an API server ends a watch with that it allows again: it is 429 of a kind that was defined just now. Seconds."""
+WATCH_SECONDS = 240
+"""After which the API server ends a watch: the client would end it after 300, with an error."""
 JSON = dict[str, Any]
 
 
@@ -91,7 +93,7 @@ class Fleet:
             try:
                 async for event in told.stream(
                     self.custom.list_namespaced_custom_object, GROUP, VERSION, MACHINES, PLURAL,
-                    resource_version=version, allow_watch_bookmarks=True, timeout_seconds=3600,
+                    resource_version=version, allow_watch_bookmarks=True, timeout_seconds=WATCH_SECONDS,
                 ):  # fmt: skip
                     record = event["raw_object"]
                     version = record["metadata"]["resourceVersion"]

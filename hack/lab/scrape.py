@@ -1,4 +1,4 @@
-"""What the operator counts itself: its metrics, read once, and one of them looked at every second."""
+"""What the operator counts itself: its metrics, read once, and one of them looked at every few seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from http.client import HTTPException
 
 from lab.errors import Unfit
 
-EVERY = 1.0
+EVERY = 3.0
 """Seconds between two looks."""
 
 

@@ -22,8 +22,8 @@ from rackwright.lanes import Lanes
 
 Key = TypeVar("Key", bound=Hashable)
 
-TURNS_OF_FOUR = 3
-"""Of those that are under way, while others have something new."""
+FRESH_EVERY = 16
+"""Turns, of which one is for what is fresh however much is under way, so that it doesn't wait for ever."""
 
 
 class Rank(IntEnum):
@@ -130,7 +130,7 @@ class WorkQueue(Generic[Key]):
 
     def _next(self) -> Rank:
         """Whose turn it is, of those that somebody waits in."""
-        self._turn = (self._turn + 1) % (TURNS_OF_FOUR + 1)
+        self._turn = (self._turn + 1) % FRESH_EVERY
         if self._turn == 0 and self._lanes[Rank.FRESH]:
             return Rank.FRESH
         return next(rank for rank in Rank if self._lanes[rank])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rackwright.queue import WorkQueue
+from rackwright.queue import FRESH_EVERY, WorkQueue
 
 LATER = 30.0
 """Seconds after which no test looks any more."""
@@ -221,12 +221,13 @@ async def test_what_has_happened_comes_before_what_can_wait_of_whomever() -> Non
 
 async def test_what_is_under_way_gets_most_turns_and_what_is_fresh_is_not_starved() -> None:
     queue: WorkQueue[str] = WorkQueue(under_way=lambda key: key.startswith("u"))
-    for number in range(5):
+    for number in range(3):
         queue.wake(f"f{number}")
-    for number in range(5):
+    for number in range(40):
         queue.wake(f"u{number}")
-    order = [await taken(queue) for _ in range(10)]
-    assert order == ["u0", "u1", "u2", "f0", "u3", "u4", "f1", "f2", "f3", "f4"]
+    order = [await taken(queue) for _ in range(43)]
+    assert [key for key in order if key[0] == "u"] == [f"u{number}" for number in range(40)]
+    assert [order.index(f"f{number}") for number in range(3)] == [FRESH_EVERY - 1, 2 * FRESH_EVERY - 1, 42]
 
 
 async def test_a_tenant_with_five_thousand_under_way_does_not_starve_one_who_begins() -> None:
@@ -234,7 +235,7 @@ async def test_a_tenant_with_five_thousand_under_way_does_not_starve_one_who_beg
     for number in range(5000):
         queue.wake(f"a{number}")
     queue.wake("b0")
-    assert "b0" in [await taken(queue) for _ in range(4)]
+    assert "b0" in [await taken(queue) for _ in range(FRESH_EVERY)]
 
 
 async def test_a_key_that_comes_under_way_while_it_waits_comes_sooner_and_once() -> None:
