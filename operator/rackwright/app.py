@@ -163,6 +163,7 @@ class Operator:
             executor=executor,
             events=events,
             jurisdiction=shards.jurisdiction,
+            shared=not shards.alone,
             progress_seconds=settings.progress,
             metrics=metrics,
         )
