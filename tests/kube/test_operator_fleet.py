@@ -205,8 +205,8 @@ def written(entries: list[JSON], processes: dict[str, int]) -> dict[str, list[Ac
             continue
         if entry["responseStatus"]["code"] < 400:
             (who,) = entry["user"]["extra"][CREDENTIAL]
-            times = (moment(entry[at]).timestamp() for at in ("requestReceivedTimestamp", "stageTimestamp"))
-            found[what["name"]].append(Act(*times, processes[who], f"{entry['verb']} {what['resource']}"))
+            begun, ended = (moment(entry[at]).timestamp() for at in ("requestReceivedTimestamp", "stageTimestamp"))
+            found[what["name"]].append(Act(begun, ended, processes[who], f"{entry['verb']} {what['resource']}"))
     return found
 
 
