@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from lab.controlplane_access import ControlPlane
 from lab.controlplane_choice import Kind
@@ -55,9 +57,19 @@ class Audit:
     def so_far(self) -> Counter[str]:
         """How many were answered, by verb and resource as in `patch baremetalmachines/status`.
 
-        Without watches and Leases, which have nothing to do with how many machines there are. Unfit if some were lost,
-        because the log was begun anew.
+        Without watches and Leases, which have nothing to do with how many machines there are. Raises as `news` does.
         """
+        for entry in self.news():
+            if entry["verb"] != "watch" and entry["objectRef"]["resource"] != "leases":
+                self._counted[f"{entry['verb']} {resource(entry)}"] += 1
+        return self._counted.copy()
+
+    def news(self) -> list[dict[str, Any]]:
+        """The requests for objects that were answered since the last look, as audit.k8s.io/v1 Events.
+
+        Unfit if some were lost, because the log was begun anew.
+        """
+        found = []
         with self._log.open("rb") as log:
             now = os.fstat(log.fileno())
             if now.st_size < self._read or now.st_ino != self._file:
@@ -70,13 +82,13 @@ class Audit:
                 if not line.endswith(b"\n"):
                     break  # it is still being written
                 self._read += len(line)
-                self._take(json.loads(line))
-        return self._counted.copy()
+                entry = json.loads(line)
+                if entry["user"]["username"] == self._user and "objectRef" in entry:
+                    found.append(entry)
+        return found
 
-    def _take(self, entry: dict[str, object]) -> None:
-        user, what = entry["user"], entry.get("objectRef")
-        if not isinstance(user, dict) or user["username"] != self._user or not isinstance(what, dict):
-            return
-        if entry["verb"] != "watch" and what["resource"] != "leases":
-            resource = "/".join(part for part in (what["resource"], what.get("subresource")) if part)
-            self._counted[f"{entry['verb']} {resource}"] += 1
+
+def resource(entry: Mapping[str, Any]) -> str:
+    """What was asked for, as in `baremetalmachines/status`."""
+    what = entry["objectRef"]
+    return "/".join(part for part in (what["resource"], what.get("subresource")) if part)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from rackwright import app, logs
@@ -30,6 +31,14 @@ from rackwright.server import CannotListen
 
 _LAST_PORT = 65535
 _EXPECTED = ", ".join(f"{phase}={format_duration(time)}" for phase, time in EXPECTED.items())
+
+
+def command() -> NoReturn:
+    """The command as a process, which ends at once: Python would wait for the threads in which BMCs hang."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -370,4 +379,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

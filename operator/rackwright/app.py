@@ -14,7 +14,7 @@ import os
 import secrets as random_secrets
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -66,10 +66,10 @@ WORKERS, BMC_CONCURRENCY = 64, 32
 GARBAGE = 50_000, 20, 50
 """New objects before a collection, and collections before a greater one. Nearly nothing of ours is a cycle, and what
 lives, lives long: Python's own numbers are for smaller programs, and took a sixth of the time of a busy operator."""
-HANDOVER_SECONDS = 5.0
-"""How long a BMC may take to finish its last exchange before another operator may talk to it."""
-COURTESY_SECONDS = 1.0
-"""How long another operator is kept waiting for our sessions with BMCs to end, once no exchange is under way."""
+HANDOVER_SECONDS = 1.0
+"""How long another operator is kept waiting for BMCs to answer, and for our sessions with them to end."""
+SPARED_SECONDS = 15.0
+"""How long another operator leaves a BMC alone that had not answered by then: as long as after we were killed."""
 LEAVE_SECONDS = 10.0
 """How long what is being done to the machines of a shard that goes to another operator may go on."""
 
@@ -163,6 +163,7 @@ class Operator:
             executor=executor,
             events=events,
             jurisdiction=shards.jurisdiction,
+            shared=not shards.alone,
             progress_seconds=settings.progress,
             metrics=metrics,
         )
@@ -227,9 +228,10 @@ class Operator:
                         await self._lead(stop)
             finally:
                 with fenced(self._shards.holds_any):
-                    # First: a BMC may still be at our last wish.
-                    await self._connections.close(within=HANDOVER_SECONDS, courtesy=COURTESY_SECONDS)
-                await self._shards.release()
+                    unanswered = await self._connections.close(within=HANDOVER_SECONDS)
+                if unanswered:
+                    _log.warning("left unanswered by %s", ", ".join(sorted(unanswered)))
+                await self._shards.release(unanswered)
                 if self._simulation is not None:
                     self._simulation.close()
                 await self._secrets.close()
@@ -255,6 +257,7 @@ class Operator:
                 _log.error("stopping: %s", _innermost(failed) or "leadership was lost, or the watches ended")
                 _log.debug("stopping", exc_info=failed)
         finally:
+            self._shards.withdraw(*self._shards.held())  # nothing more is asked, also by threads that can't be ended
             watching.set()
             for task in tasks:
                 task.cancel()
@@ -262,20 +265,26 @@ class Operator:
 
     def _taken(self, shard: int) -> None:
         """Look at every machine of a shard that is ours now."""
+        self._connections.spare(self._shards.unfinished(shard), SPARED_SECONDS)
         for machine in self._machines_of(shard):
             self._queue.wake(machine.key)
 
-    async def _leave(self, shard: int) -> None:
-        """Let what is being done to a shard's machines come to an end, and leave them to another operator."""
+    async def _leave(self, shard: int) -> Collection[str]:
+        """Let what is being done to a shard's machines come to an end, and leave them to another operator.
+
+        The BMCs that have not answered by then.
+        """
         machines = self._machines_of(shard)
         keys = [machine.key for machine in machines]
         if not await self._reconciler.quiet(keys, within=LEAVE_SECONDS):
             self._shards.withdraw(shard)
             await self._reconciler.quiet(keys, within=HANDOVER_SECONDS)
+        unanswered = self._bmcs.busy(machines)
         with fenced(self._shards.mandate(shard)):
             for machine in machines:
                 self._reconciler.leave(machine)
-            await self._connections.closed(within=COURTESY_SECONDS)
+            await self._connections.closed(within=HANDOVER_SECONDS)
+        return unanswered
 
     def _machines_of(self, shard: int) -> list[Machine]:
         known = (self._cache.get(key) for key in self._cache)

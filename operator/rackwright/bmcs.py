@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -154,6 +155,11 @@ class BMCs:
     def forget(self, machine: Machine) -> None:
         """The machine is gone."""
         self._leave(machine.uid)
+
+    def busy(self, machines: Iterable[Machine]) -> set[str]:
+        """The BMCs of these machines with which an exchange goes on (`Connections.busy`)."""
+        kept = ((machine.uid, self._kept.get(machine.uid)) for machine in machines)
+        return self._connections.busy((it.bmc.address, _which(uid, it.bmc.address)) for uid, it in kept if it)
 
     def explained(self, machine: Machine, error: PowerError) -> Fault:
         """A driver's error as a fault; rejected credentials are tried again as soon as their Secret changes."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +26,8 @@ from rackwright.kube import Cluster, ClusterError, Conflict, Gone
 
 WANTED = f"{GROUP}/wanted-by"
 """Annotation of a Lease: who asks its holder for it."""
+UNFINISHED = f"{GROUP}/unfinished-bmcs"
+"""Annotation of a Lease that was given up: the BMCs that had not answered its holder by then, separated by spaces."""
 RELEASE_TRIES = 3
 
 _log = logging.getLogger(__name__)
@@ -101,6 +103,8 @@ class Leadership:
         self._identity = identity
         self._terms = terms or Terms()
         self._annotations = dict(annotations or {})
+        self.unfinished: frozenset[str] = frozenset()
+        """The BMCs that had not answered whoever gave the Lease up before this candidate took it."""
         self._renewed = float("-inf")
         self._mandate = 0
         self._written: dict[str, Any] | None = None
@@ -158,8 +162,11 @@ class Leadership:
                     await asyncio.sleep(self._terms.period)
                     await self._renew()
 
-    async def release(self) -> None:
-        """Give the Lease up, so that a standby needn't wait for it to run out. Nobody may be renewing it meanwhile."""
+    async def release(self, unfinished: Collection[str] = ()) -> None:
+        """Give the Lease up, so that a standby needn't wait for it to run out. Nobody may be renewing it meanwhile.
+
+        `unfinished` are the BMCs that may still be at something that was asked by this Lease: whoever takes it is told.
+        """
         if not self.holds():
             return
         self.withdraw()
@@ -167,7 +174,7 @@ class Leadership:
         lease, self._written = self._written, None
         for _ in range(RELEASE_TRIES):
             try:
-                await self._give_up(lease or await self._read())
+                await self._give_up(lease or await self._read(), unfinished)
             except Conflict:
                 lease = None  # somebody asked for it, or our own last renewal was still on its way
             except ClusterError as error:
@@ -185,11 +192,12 @@ class Leadership:
         wanted = {**(metadata.get("annotations") or {}), WANTED: self._identity}
         await self._write({**lease, "metadata": {**metadata, "annotations": wanted}})
 
-    async def _give_up(self, lease: Mapping[str, Any] | None) -> None:
+    async def _give_up(self, lease: Mapping[str, Any] | None, unfinished: Collection[str]) -> None:
         if lease is None or lease["spec"].get("holderIdentity") != self._identity:
             return
         spec = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
-        await self._write({**lease, "metadata": self._metadata(lease, {}), "spec": spec})
+        annotations = {UNFINISHED: " ".join(sorted(unfinished))} if unfinished else {}
+        await self._write({**lease, "metadata": self._metadata(lease, annotations), "spec": spec})
 
     async def _renew(self, hesitation: Callable[[], float] = lambda: 0.0) -> bool:
         """Take the Lease or keep it. A holder writes upon its own last version: whoever wrote since is a conflict."""
@@ -201,6 +209,8 @@ class Leadership:
             if not self._is_mine(lease) and (pause := hesitation()) > 0:
                 await asyncio.sleep(pause)
                 asked = time.monotonic()
+            if not self._is_mine(lease):  # before it is: the answer to the write may be lost
+                self.unfinished = _unfinished(lease)
             self._written = await self._write(self._claim(lease))
         except (Conflict, Gone):
             again, self._written = self._written is not None, None
@@ -256,3 +266,8 @@ class Leadership:
         written = await self._cluster.put_lease(self._namespace, self._name, body, seconds=self._terms.deadline / 2)
         self._seen = Sighting.of(written, self._seen)
         return written
+
+
+def _unfinished(lease: Mapping[str, Any] | None) -> frozenset[str]:
+    annotations = (lease or {"metadata": {}})["metadata"].get("annotations") or {}
+    return frozenset(annotations.get(UNFINISHED, "").split())

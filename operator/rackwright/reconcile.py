@@ -89,11 +89,12 @@ class Reconciler:
         executor: Executor,
         events: Events,
         jurisdiction: Callable[[Machine], Jurisdiction],
+        shared: bool = False,
         progress_seconds: float = PROGRESS_SECONDS,
         patience: float = PATIENCE_SECONDS,
         metrics: Metrics | None = None,
     ) -> None:
-        """Without `metrics` nobody reads what is counted."""
+        """Without `metrics` nobody reads what is counted. `shared`: other operators act on machines known here."""
         self._cluster = cluster
         self._cache = cache
         self._queue = queue
@@ -101,6 +102,7 @@ class Reconciler:
         self._executor = executor
         self._events = events
         self._jurisdiction = jurisdiction
+        self._shared = shared
         self._progress_seconds = progress_seconds
         self._metrics = metrics if metrics is not None else Metrics()
         self._progress: dict[str, _Progress] = {}
@@ -116,6 +118,8 @@ class Reconciler:
         """Passes, and what is set when each has ended."""
         self._theirs: set[str] = set()
         """Machines that another operator acts on, by uid: what they told so far, they told that one."""
+        self._caught_up_with: set[str] = set()
+        """Machines, by uid, whose record is known to be as new as whatever another operator wrote of them."""
 
     # --- what wakes a machine ------------------------------------------------------------------------------------
 
@@ -180,6 +184,7 @@ class Reconciler:
 
     def _forget(self, machine: Machine) -> None:
         self._theirs.discard(machine.uid)
+        self._caught_up_with.discard(machine.uid)
         self._hurry.discard(machine.uid)
         self._progress.pop(machine.uid, None)
         self._metrics.forget(machine.uid)
@@ -303,6 +308,8 @@ class Reconciler:
                     self._theirs.discard(machine.uid)
                     self._observer.listens_to(machine.uid)
                 with fenced(mandate):
+                    if self._shared and machine.uid not in self._caught_up_with:
+                        return await self._catch_up(machine)
                     return await self._ours(machine)
             case never:
                 assert_never(never)
@@ -313,6 +320,21 @@ class Reconciler:
         annotations = {SHARDED_BY_ANNOTATION: shard_key}
         guard = {"uid": machine.uid, "resourceVersion": str(machine.version)}
         self.seen(await self._cluster.patch_metadata(MACHINES, *machine.key, {"annotations": annotations, **guard}))
+        self._caught_up_with.add(machine.uid)
+        return 0.0
+
+    async def _catch_up(self, machine: Machine) -> float | None:
+        """Read what the operator wrote last that acted on it until now: the watch may not have told of it yet.
+
+        To act on less would be to act on what was: to switch off, as idle, a machine that is installed by now.
+        """
+        item = await self._cluster.get(MACHINES, *machine.key)
+        fence.check()
+        if item is None:
+            self.gone(machine)
+            return None
+        self._caught_up_with.add(item["metadata"]["uid"])
+        self.seen(item)
         return 0.0
 
     async def _ours(self, machine: Machine) -> float | None:

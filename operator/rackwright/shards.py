@@ -18,10 +18,10 @@ import math
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from rackwright.api import GROUP
 from rackwright.assignment import Holders, Plan, asks_for, excess, gives_up, shard_of
@@ -69,6 +69,7 @@ class ToBeMoved:
 
 
 Jurisdiction = Ours | Theirs | ToBeMoved
+Leave: TypeAlias = Callable[[int], Awaitable[Collection[str]]]
 
 
 class Shards:
@@ -155,11 +156,11 @@ class Shards:
         finally:
             await _ended(watching)
 
-    async def keep(self, taken: Callable[[int], None], leave: Callable[[int], Awaitable[None]]) -> None:
+    async def keep(self, taken: Callable[[int], None], leave: Leave) -> None:
         """Hold what this operator should; return when a Lease was lost that it didn't give up.
 
         `taken` is told of each shard from when it may be acted upon. `leave` is told of each that another operator is
-        to have: it returns when nothing is being done to its machines any more.
+        to have: it returns when nothing is begun with its machines any more, with the BMCs that haven't answered yet.
         """
         if self.alone:
             taken(0)
@@ -174,16 +175,21 @@ class Shards:
         finally:
             await _ended(*tasks)
 
-    async def release(self) -> None:
-        """Give everything up. `keep` has ended by then."""
+    async def release(self, unfinished: Collection[str] = ()) -> None:
+        """Give everything up; `unfinished` are the BMCs that haven't answered yet. `keep` has ended by then."""
         self._confirmed.clear()
-        await asyncio.gather(*(lease.release() for lease in self._leases.values()))
+        await asyncio.gather(*(lease.release(unfinished) for lease in self._leases.values()))
 
-    def withdraw(self, shard: int) -> None:
-        """Whoever is in the middle of something with this shard's machines is to stop."""
-        self._leases[shard].withdraw()
+    def withdraw(self, *shards: int) -> None:
+        """Whoever is in the middle of something with these shards' machines is to stop."""
+        for shard in shards:
+            self._leases[shard].withdraw()
 
-    async def _contend(self, shard: int, taken: Callable[[int], None], leave: Callable[[int], Awaitable[None]]) -> None:
+    def unfinished(self, shard: int) -> Collection[str]:
+        """The BMCs that may still be at what the operator asked that had this shard before and gave it up."""
+        return self._leases[shard].unfinished
+
+    async def _contend(self, shard: int, taken: Callable[[int], None], leave: Leave) -> None:
         """Take a shard, keep it, give it up when another operator is to have it, and again; return when it was lost."""
         lease = self._leases[shard]
         while True:
@@ -195,11 +201,11 @@ class Shards:
                 await asyncio.wait({keeping, leaving}, return_when=asyncio.FIRST_COMPLETED)
                 if keeping.done():
                     return
-                leaving.result()
+                unfinished = leaving.result()
             finally:
                 await _ended(keeping, leaving)
             self._confirmed.discard(shard)
-            await lease.release()
+            await lease.release(unfinished)
             self._leaving.discard(shard)
             await asyncio.sleep(GIVEN_UP_SECONDS)
 
@@ -220,16 +226,16 @@ class Shards:
                 if self._otherwise() is None and lease.holds():
                     self._confirmed.add(shard)
                     return
-            await lease.release()
+            await lease.release(lease.unfinished)
             await asyncio.sleep(self._terms.period * random.uniform(0.5, 1.5))  # noqa: S311 (spreads, guards nothing)
 
-    async def _left(self, shard: int, leave: Callable[[int], Awaitable[None]]) -> None:
-        """Return when another operator is to have this shard and nothing is being done to its machines any more."""
+    async def _left(self, shard: int, leave: Leave) -> Collection[str]:
+        """Return when another operator is to have this shard and nothing is begun with its machines any more."""
         while (to := self._wanted_by(shard)) is None:
             await self._news.wait()
         _log.info("shard %d goes to %s, which has fewer", shard, to)
         self._leaving.add(shard)
-        await leave(shard)
+        return await leave(shard)
 
     def _wanted_by(self, shard: int) -> str | None:
         """Who asks for a shard, if it is to have it."""
@@ -322,7 +328,7 @@ def lease_name(shard: int) -> str:
     return f"{LEASE}-{shard}" if shard else LEASE
 
 
-async def _ended(*tasks: asyncio.Task[None]) -> None:
+async def _ended(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -35,4 +35,4 @@ def set_operator_by_it() -> None:
 
 if __name__ == "__main__":
     set_operator_by_it()
-    sys.exit(operator.main())
+    operator.command()

@@ -20,7 +20,7 @@ import io
 import re
 import ssl
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -34,6 +34,7 @@ import yaml
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.kube.witness import Witness
 from tests.unit.agent.world import identity
 from tests.unit.power.scripted_bmc import PASSWORD, ROOT, USERNAME, ScriptedBmc, System
 from tests.unit.power.scripted_webhook import KEY, ScriptedWebhook
@@ -118,6 +119,22 @@ class Chassis(ScriptedBmc):
         super().__init__(one=System())
         self._machine = machine
 
+    @web.middleware
+    async def _every(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        witness = self._machine.witness
+        if witness is None:
+            return await super()._every(request, handler)
+        await request.read()  # what has arrived counts, also if who sent it is gone by the time that it is carried out
+        what = f"{request.method} {request.path}"
+        if request.path.endswith("ComputerSystem.Reset"):
+            what = f"Reset {(await request.json())['ResetType']}"
+        with witness.sees(self._machine.number, request, what) as exchange:
+            response = await super()._every(request, handler)
+            exchange.status = response.status
+            return response
+
     async def _switch(self, system: System, kind: str) -> None:
         before = system.power
         await super()._switch(system, kind)
@@ -182,6 +199,8 @@ class ScriptedMachine:
         self.uid = ""
         self.tokens: list[str] = []
         """Those that its agents were given, one a boot."""
+        self.witness: Witness | None = None
+        """Who takes note of what operators ask of it."""
         self._scheme = "redfish+https" if tls else "redfish+http"
         self._metal = metal
         self._halts: set[str] = set()
@@ -456,6 +475,15 @@ class Ramdisk:
         return web.json_response({"commands": self._commands})
 
     async def _command(self, request: web.Request) -> web.Response:
+        witness = self._machine.witness
+        if witness is None:
+            return await self._take(request)
+        with witness.sees(self._machine.number, request, f"agent {(await request.json())['name']}") as exchange:
+            response = await self._take(request)
+            exchange.status = response.status
+            return response
+
+    async def _take(self, request: web.Request) -> web.Response:
         self._require_token(request)
         if Flaw.BUSY in self._machine.flaws:
             await self._at(REFUSING)

@@ -6,7 +6,7 @@ When who took over is read from the Lease, whose times the operators write on th
 from __future__ import annotations
 
 import asyncio
-import re
+import math
 import signal
 import threading
 import time
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
-from itertools import groupby
 
 import pytest
 from aiohttp import web
@@ -24,7 +23,7 @@ from tests.kube.operators import (
     DEPLOYED,
     IMAGE_CHECKSUM,
     PATIENCE,
-    RELEASED,
+    Leases,
     Machine,
     Operator,
     Site,
@@ -35,6 +34,7 @@ from tests.kube.operators import (
     ready,
     site,
 )
+from tests.kube.witness import NOBODY, Exchange, Witness, assert_each_in_its_time, assert_never_two_at_once, done
 
 from lab.controlplane import ControlPlane
 from lab.process import wait_until
@@ -45,6 +45,12 @@ TAKE_OVER = 8.0
 """Seconds within which a standby is ready, all machines listed, once the Lease was given up."""
 HANDED_OVER, TAKEN = 2.0, 20.0
 """Seconds until another operator leads, after one was told to end, and after one was killed."""
+SPARED = 15.0
+"""Seconds for which an operator that leads asks a BMC nothing that had not answered the one before it."""
+LIFE = ["On", "image", "ForceOff", "On", "GracefulShutdown", "On", "erase", "ForceOff"]
+"""What is done to a machine that is deployed and released."""
+ANSWER_SECONDS = 0.15
+"""How long a BMC takes to answer, where operators are to be ended and killed in the middle of that."""
 
 
 @pytest.fixture(scope="module")
@@ -162,16 +168,6 @@ def test_an_operator_that_was_frozen_in_the_middle_of_a_switch_sends_the_bmc_not
     here.assert_discreet()
 
 
-def in_the_middle_of_something(operator: Operator) -> None:
-    """Return when it has begun two more steps, or has none to begin."""
-
-    def begun() -> int:
-        return len(re.findall("step=", operator.text()))
-
-    before = begun()
-    wait_until(lambda: begun() >= before + 2, 5)
-
-
 def stand_by(operator: Operator) -> None:
     """Start it again, and return when it has seen who leads: from then on it knows when that one falls silent."""
     before = len(operator.text())
@@ -193,10 +189,26 @@ def lives(node: Machine, enough: threading.Event) -> int:
     return count
 
 
+def tenures(watched: Leases) -> list[tuple[int, float, float]]:
+    """Which process held the Lease, from when to when by the wall clock, as `assert_each_in_its_time` takes it."""
+    taken = watched.changes_of_hands("rackwright")
+    ends = [at.timestamp() for _, at in taken[1:]] + [math.inf]
+    return [(process_of(holder), at.timestamp(), end) for (holder, at), end in zip(taken, ends, strict=True)]
+
+
+def process_of(holder: str) -> int:
+    """The process that holds a Lease, by the identity that it goes by: host, process, something made up."""
+    return int(holder.rsplit("-", 2)[1])
+
+
 def test_operators_that_are_ended_and_killed_in_turn_lead_whole_lives_and_do_nothing_twice(here: Site) -> None:
     nodes = [here.machine(f"life-{number}") for number in range(4)]
-    leads, stands_by, enough = here.operator, here.another_operator(), threading.Event()
+    leads, stands_by, enough, witness = here.operator, here.another_operator(), threading.Event(), Witness()
+    for node in nodes:
+        node.metal.witness, node.metal.bmc.seconds_per_answer = witness, ANSWER_SECONDS
     stand_by(stands_by)
+    cut: list[str] = []
+    """What operators were in the middle of when they went."""
     try:
         with leases(here.plane) as watched, ThreadPoolExecutor(len(nodes)) as people:
             lived = [people.submit(lives, node, enough) for node in nodes]
@@ -204,7 +216,9 @@ def test_operators_that_are_ended_and_killed_in_turn_lead_whole_lives_and_do_not
                 for sign in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
                     before = watched.until(lambda holders: bool(holders.get("rackwright")))["rackwright"]
                     assert wait_until(partial(leads.probe, "readyz"), PATIENCE), leads.text()[-2000:]
-                    in_the_middle_of_something(leads)
+                    numbers = [node.metal.number for node in nodes]
+                    if (middle := witness.in_the_middle_of(process_of(before), numbers, 20)) is not None:
+                        cut.append(middle.what)
                     at = datetime.now(UTC)
                     leads.send(sign)
                     watched.until_another_holds("rackwright", before)
@@ -217,12 +231,75 @@ def test_operators_that_are_ended_and_killed_in_turn_lead_whole_lives_and_do_not
             finally:
                 enough.set()
             counts = [life.result() for life in lived]
+            held = tenures(watched)
     finally:
         stands_by.end(signal.SIGKILL)
+    assert len(cut) == 4, cut
+    actors: set[int] = set()
     for node, count in zip(nodes, counts, strict=True):
-        told = [kind for kind, _ in groupby(node.metal.told)]  # what a repeated step may send once more
-        assert told == COMMISSIONED + count * RELEASED[len(COMMISSIONED) :], (node.name, node.metal.told)
+        exchanges = witness.with_machine(node.metal.number)
+        assert_never_two_at_once(exchanges)
+        assert_each_in_its_time(exchanges, held)
+        actors |= {each.who for each in exchanges}
+        assert done(exchanges) == COMMISSIONED + count * LIFE, node.name
         assert node.metal.images_written == count * [IMAGE_CHECKSUM]
         for operation, times in (("Commission", 1), ("Deploy", count), ("Release", count)):
             assert [number for _, number in attempts(node, operation)] == times * [1], (node.name, operation)
+    assert actors - {NOBODY} == {process for process, *_ in held}, "each of the five was seen, and nobody else"
     here.assert_discreet()
+
+
+def test_an_operator_hands_over_at_once_although_a_bmc_hangs_and_that_machine_waits(here: Site) -> None:
+    hangs, reads, other = (here.machine(f"hangs-{name}") for name in ("told", "asked", "not"))
+    first, second, witness = here.operator, here.another_operator(), Witness()
+    chosen, answers = threading.Event(), threading.Event()
+
+    async def hang(_: web.Request) -> None:
+        chosen.set()
+        await asyncio.to_thread(answers.wait)
+
+    async def never(_: web.Request) -> None:
+        await asyncio.sleep(PATIENCE)
+
+    for node in (hangs, reads, other):
+        node.metal.witness = witness
+    try:
+        second.start(ready="healthz")
+        hangs.metal.bmc.fail("POST", "ComputerSystem.Reset", hang)
+        reads.metal.bmc.fail("GET", "Systems/one", never)
+        for node in (hangs, reads):
+            node.declare()
+        assert chosen.wait(PATIENCE), "it is told to switch on, and doesn't answer"
+        assert wait_until(lambda: any("Systems/one" in x.what for x in seen(reads, witness)), PATIENCE)
+        with leases(here.plane) as watched:
+            before = watched.until(lambda holders: bool(holders.get("rackwright")))["rackwright"]
+            at = datetime.now(UTC)
+            first.send(signal.SIGTERM)
+            watched.until_another_holds("rackwright", before)
+            taken = watched.changes_of_hands("rackwright")[-1][1]
+        assert wait_until(first.ended, HANDED_OVER), "it waits for no thread"
+        assert (taken - at).total_seconds() <= HANDED_OVER, (at, taken)
+        assert first.end() == 0
+        reads.metal.bmc.faults.pop()
+        other.declare()
+        other.reaches("Ready")
+        assert (datetime.now(UTC) - taken).total_seconds() < SPARED, "whose BMCs answer needn't wait"
+        assert {x.who for x in [*seen(hangs, witness), *seen(reads, witness)]} == {process_of(before)}
+        answers.set()
+        for node in (hangs, reads):
+            node.reaches("Ready")
+            later = [x for x in seen(node, witness) if x.who != process_of(before)]
+            assert later[0].begun >= taken.timestamp() + SPARED - 1, "as long as after an operator that was killed"
+            assert node.metal.told == COMMISSIONED
+            assert [number for _, number in attempts(node, "Commission")] == [1]
+        assert_never_two_at_once(seen(hangs, witness))
+    finally:
+        answers.set()
+        first.end(signal.SIGKILL)
+        here.operator = second
+    here.assert_discreet()
+
+
+def seen(node: Machine, witness: Witness) -> list[Exchange]:
+    """What operators asked of a machine so far."""
+    return witness.with_machine(node.metal.number)

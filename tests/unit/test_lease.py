@@ -208,6 +208,39 @@ async def test_a_lease_that_can_not_be_given_up_runs_out() -> None:
     await within(5, second)
 
 
+async def test_whoever_takes_a_lease_is_told_which_bmcs_had_not_answered_when_it_was_given_up() -> None:
+    leases = Leases()
+    first, second, third = (candidate(leases, name) for name in ("first", "second", "third"))
+    await within(5, first)
+    assert first.unfinished == frozenset()
+    await first.release({"10.0.0.8:443", "10.0.0.7:443"})
+    await within(5, second)
+    assert second.unfinished == {"10.0.0.7:443", "10.0.0.8:443"}
+    assert leases.stored is not None
+    assert "annotations" not in leases.stored["metadata"], "the next one is told by its holder"
+    await second.release()
+    await within(5, third)
+    assert third.unfinished == frozenset()
+
+
+async def test_whoever_does_not_hear_that_it_took_a_lease_knows_what_it_was_told() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    await first.release({"10.0.0.7:443"})
+    put = leases.put_lease
+
+    async def lost(*arguments: Any, **keywords: Any) -> dict[str, Any]:
+        await put(*arguments, **keywords)
+        raise Unavailable("no answer")
+
+    leases.put_lease = lost  # type: ignore[method-assign]
+    assert not await second._renew()
+    leases.put_lease = put  # type: ignore[method-assign]
+    await within(5, second)
+    assert second.unfinished == {"10.0.0.7:443"}
+
+
 def sighted(before: Sighting | None = None, *, annotations: Mapping[str, str] | None = None, **spec: Any) -> Sighting:
     held = {"holderIdentity": "first", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseTransitions": 3}
     return Sighting.of({"metadata": {"annotations": annotations}, "spec": {**held, **spec}}, before)

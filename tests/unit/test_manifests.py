@@ -228,6 +228,6 @@ def test_the_image_starts_what_the_pod_expects() -> None:
     context = pod.spec()["securityContext"]
     assert list(instructions("USER")) == [f"{context['runAsUser']}:{context['runAsGroup']}"]
     assert list(instructions("ENTRYPOINT")) == ['["rackwright"]']
-    assert 'rackwright = "rackwright.__main__:main"' in (REPOSITORY / "pyproject.toml").read_text()
+    assert 'rackwright = "rackwright.__main__:command"' in (REPOSITORY / "pyproject.toml").read_text()
     assert not [each["name"] for each in pod.containers() if "command" in each and each["command"] != ["dnsmasq"]]
     assert "dnsmasq-base ipxe" in CONTAINERFILE

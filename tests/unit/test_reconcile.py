@@ -32,6 +32,9 @@ from rackwright.shards import Jurisdiction, Ours, Theirs, ToBeMoved
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = Key("rack-a", "node-07")
+SPEC = {"allocation": {"owner": "search"}, "deployment": {"image": "debian-12"}}
+READY = {"phase": "Ready", "observedGeneration": 1}
+DEPLOYED = {"phase": "Deployed", "observedGeneration": 2, "owner": "search", "installed": {"image": "debian-12"}}
 
 # --- the patch ----------------------------------------------------------------------------------------------------
 
@@ -80,6 +83,7 @@ class Rig:
     later: timedelta = timedelta()
     bmc: str = "redfish+https://10.0.0.7"
     progress_seconds: float = 0.0
+    shared: bool = False
     hurried: list[bool] = field(default_factory=list)
     cache: Cache = field(default_factory=Cache)
     queue: WorkQueue[Key] = field(default_factory=WorkQueue)
@@ -94,6 +98,7 @@ class Rig:
             events=self,  # type: ignore[arg-type]
             jurisdiction=lambda _: self.jurisdiction or Ours(lambda: self.leads),
             progress_seconds=self.progress_seconds,
+            shared=self.shared,
         )
 
     def declare(self, **changes: Any) -> None:
@@ -161,6 +166,7 @@ class Rig:
         return self.item
 
     async def get(self, _plural: str, _namespace: str, _name: str) -> dict[str, Any] | None:
+        self.deeds += ["read"] if self.shared else []
         return self.item if self.there else None
 
     async def acted(self, _machine: Machine, decision: Decision) -> None:
@@ -445,6 +451,46 @@ async def test_a_machine_that_comes_from_another_operator_is_listened_to_from_th
     assert rig.deeds == [
         "forget", "listen to uid", "write", "tell BootingRamdisk", "BootRamdisk", "acted BootingRamdisk",
     ]  # fmt: skip
+
+
+async def test_a_machine_that_comes_from_another_operator_is_left_alone_until_it_is_known_what_that_one_wrote() -> None:
+    rig = Rig(shared=True, seen=Seen(power=Power.ON))
+    rig.declare()
+    rig.jurisdiction = Theirs()
+    await rig.turn()
+    rig.reconciler.seen(merged(rig.item, {"status": READY, "metadata": {"resourceVersion": "2"}}))
+    rig.item = merged(
+        rig.item, {"spec": SPEC, "status": DEPLOYED, "metadata": {"generation": 2, "resourceVersion": "9"}}
+    )
+    rig.jurisdiction = None
+    for _ in range(3):
+        await rig.turn()
+    assert present(rig).status.phase == "Deployed"
+    assert rig.deeds[:3] == ["forget", "listen to uid", "read"]
+    assert "PowerOff" not in rig.deeds, "as idle machines are"
+    assert rig.deeds.count("read") == 1, "once, as long as it stays"
+    rig.jurisdiction = Theirs()
+    await rig.turn()
+    rig.jurisdiction = None
+    await rig.turn()
+    assert rig.deeds.count("read") == 2
+
+
+async def test_a_machine_that_has_vanished_in_another_operators_hands_is_forgotten() -> None:
+    rig = Rig(shared=True, there=False)
+    rig.declare()
+    assert await rig.turn() is None
+    assert rig.cache.get(KEY) is None
+
+
+async def test_what_is_read_after_the_shard_was_lost_counts_for_nothing() -> None:
+    rig = Rig(shared=True)
+    rig.declare()
+    rig.leads = False
+    await rig.reconciler._guarded(KEY)
+    rig.leads = True
+    await rig.turn()
+    assert rig.deeds == ["read", "read"]
 
 
 async def test_what_puts_a_machine_into_a_shard_is_written_down_before_anything_is_done_to_it(rig: Rig) -> None:

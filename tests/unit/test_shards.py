@@ -6,7 +6,7 @@ import asyncio
 import copy
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +91,7 @@ class Operator:
     taken: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     leaves_slowly: float = 0.0
+    unanswered: Collection[str] = ()
 
     def __post_init__(self) -> None:
         self.shards = Shards(self.leases, "rackwright-system", self.name, self.plan, f"http://{self.name}", self.terms)  # type: ignore[arg-type]
@@ -99,12 +100,13 @@ class Operator:
         await self.shards.stand_by()
         await self.shards.keep(self.taken.append, self.leave)
 
-    async def leave(self, shard: int) -> None:
+    async def leave(self, shard: int) -> Collection[str]:
         assert self.shards.holds(shard), "it is ours until everything was left"
         assert isinstance(self.shards.jurisdiction(machine_in(shard, self.plan.shards)), Theirs), "and nothing begins"
         await asyncio.sleep(self.leaves_slowly)
         assert self.shards.holds(shard)
         self.left.append(shard)
+        return self.unanswered
 
 
 @asynccontextmanager
@@ -356,6 +358,40 @@ async def test_a_mandate_ends_when_its_shard_goes_and_does_not_come_back_with_it
             assert mandates[1 - gone]()
         await until(lambda: loads(first) == [2])
         assert not mandates[gone]()
+
+
+async def test_whoever_gets_a_shard_is_told_which_bmcs_have_not_answered() -> None:
+    leases = Leases()
+    first, second = (Operator(leases, name, Plan.shared(2)) for name in "ab")
+    first.unanswered = {"10.0.0.7:443"}
+    async with running(first, second):
+        await until(lambda: loads(first, second) == [1, 1])
+        (moved,), (kept,) = second.shards.held(), first.shards.held()
+        if first.left:  # else both began with one each
+            assert second.shards.unfinished(moved) == first.unanswered
+        assert first.shards.unfinished(kept) == frozenset()
+
+
+async def test_whoever_can_not_act_by_a_lease_that_it_took_passes_on_what_it_was_told() -> None:
+    leases = Leases()
+    first, second, third = (Operator(leases, name, Plan.shared(2)) for name in "abc")
+    async with running(first, gently=False):
+        await until(lambda: loads(first) == [2])
+    await first.shards.release({"10.0.0.7:443"})
+    listed, refused = leases.leases, asyncio.Event()
+
+    async def refuse(*_: Any, **__: Any) -> list[dict[str, Any]]:
+        refused.set()
+        raise Unavailable("no answer")
+
+    leases.leases = refuse  # type: ignore[method-assign]
+    async with running(second):
+        await refused.wait()
+        await until(lambda: not any(lease["spec"]["holderIdentity"] for lease in leases.stored.values()))
+    leases.leases = listed  # type: ignore[method-assign]
+    async with running(third):
+        await until(lambda: loads(third) == [2])
+        assert [set(third.shards.unfinished(shard)) for shard in (0, 1)] == 2 * [{"10.0.0.7:443"}]
 
 
 async def test_nobody_acts_by_a_lease_before_it_is_known_how_others_divide_the_fleet() -> None:

@@ -7,8 +7,7 @@ the whole fleet, `traffic` says.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
@@ -65,6 +64,8 @@ class Connections:
         self._bmcs: WeakValueDictionary[str, OneBMC] = WeakValueDictionary()
         self._kept: dict[str, _Kept] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._others: set[asyncio.Task[None]] = set()
+        """What keeps a BMC for whoever asked it something before us."""
 
     def driver(self, endpoint: Endpoint) -> PowerDriver:
         """The driver for this endpoint: the one given before, unless the account, the CA or their use have changed.
@@ -112,29 +113,54 @@ class Connections:
         if self._closing:
             await asyncio.wait(self._closing, timeout=within)
 
-    async def close(self, *, within: float = 20.0, courtesy: float = 20.0) -> None:
-        """Wait for the exchanges that are under way, `within` seconds at the most, and end all sessions.
+    def busy(self, machines: Iterable[tuple[str, str]]) -> set[str]:
+        """The BMCs of these machines with which an exchange goes on, as `spare` takes them.
 
-        That is done meanwhile, and waited for no longer than `courtesy`: BMCs end the rest by themselves.
+        A machine is the two that an `Endpoint` has: address, and machine.
         """
-        under_way = {asyncio.ensure_future(_released(bmc.lock)) for bmc in self._bmcs.values() if bmc.lock.locked()}
+        keys = {_bmc(parse(address), machine) for address, machine in machines}
+        return {key for key in keys if (one := self._bmcs.get(key)) is not None and one.lock.locked()}
+
+    def spare(self, bmcs: Collection[str], seconds: float) -> None:
+        """Begin no exchange with these BMCs for so long: they may be at what another operator asked."""
+        for key in bmcs:
+            kept = asyncio.ensure_future(_kept_for(self._one(key), seconds))
+            self._others.add(kept)
+            kept.add_done_callback(self._others.discard)
+
+    async def close(self, *, within: float = 20.0) -> set[str]:
+        """Wait for the exchanges that are under way, and for all sessions to end, `within` seconds at the most.
+
+        Which BMCs have not answered by then, as `spare` takes them. Sessions that are left they end by themselves.
+        """
+        under_way = {
+            asyncio.ensure_future(_released(bmc.lock)): key for key, bmc in self._bmcs.items() if bmc.lock.locked()
+        }
         for key in list(self._kept):
             self._end(key)  # behind the former: a lock is had in the order in which it was asked for
-        begun = time.monotonic()
-        if under_way:
-            await asyncio.wait(under_way, timeout=within)
-        await self.closed(within=max(0.0, begun + min(courtesy, within) - time.monotonic()))
-        for unfinished in (*under_way, *self._closing):
+        ends = {*under_way, *self._closing}
+        if ends:
+            await asyncio.wait(ends, timeout=within)
+        unanswered = {key for released, key in under_way.items() if not released.done()}
+        for unfinished in (*ends, *self._others):
             unfinished.cancel()
         self._traffic.threads.shutdown(wait=False, cancel_futures=True)
+        return unanswered
 
     def _line(self, address: Address, machine: str) -> Line:
-        bmc = _key(address.authority or str(address), machine)
-        one = self._bmcs.get(bmc)
-        if one is None:
-            one = self._bmcs[bmc] = OneBMC()
         place = f"{address.scheme}://{address.host}" if machine else address.place
-        return Line(place, one, self._traffic)
+        return Line(place, self._one(_bmc(address, machine)), self._traffic)
+
+    def _one(self, key: str) -> OneBMC:
+        one = self._bmcs.get(key)
+        if one is None:
+            one = self._bmcs[key] = OneBMC()
+        return one
+
+
+def _bmc(address: Address, machine: str) -> str:
+    """What tells one BMC from the others."""
+    return _key(address.authority or str(address), machine)
 
 
 def _key(place: str, machine: str) -> str:
@@ -146,3 +172,8 @@ async def _released(lock: asyncio.Lock) -> None:
     """Return when those who have a lock or wait for it have had it."""
     async with lock:
         return
+
+
+async def _kept_for(bmc: OneBMC, seconds: float) -> None:
+    async with bmc.lock:
+        await asyncio.sleep(seconds)

@@ -93,6 +93,33 @@ async def test_closing_does_not_wait_for_a_bmc_that_hangs(bmc: ScriptedBmc) -> N
     assert clock() - started < IMPATIENT.connect
 
 
+async def test_closing_says_which_bmcs_have_not_answered_and_whoever_spares_those_asks_them_later(
+    bmc: ScriptedBmc, connections: Connections
+) -> None:
+    answers, leaving = ScriptedBmc(), Connections(limits=IMPATIENT)
+    one, other = endpoint(await bmc.start()), endpoint(await answers.start())
+    await leaving.driver(other).power_state()
+    bmc.fail("GET", "/one", hang)
+    hung = asyncio.ensure_future(leaving.driver(one).power_state())
+    await asyncio.sleep(0.1)
+    machines = [(one.address, ""), (other.address, "")]
+    busy = leaving.busy(machines)
+    assert await leaving.close(within=0.1) == busy == {one.address.split("/")[2]}
+    hung.cancel()
+    bmc.faults.clear()
+    clock = asyncio.get_running_loop().time
+    spared = clock()
+    connections.spare(busy, 1.0)
+    later = asyncio.ensure_future(connections.driver(one).power_state())
+    assert await connections.driver(other).power_state() is PowerState.OFF
+    assert clock() - spared < 1.0
+    assert connections.busy(machines) == busy, "whoever comes next is to spare it as well"
+    assert await later is PowerState.OFF
+    assert clock() - spared >= 1.0
+    assert connections.busy(machines) == set()
+    await answers.stop()
+
+
 async def test_systems_of_one_chassis_are_asked_one_after_the_other(bmc: ScriptedBmc, connections: Connections) -> None:
     bmc.systems = {name: System() for name in "abcd"}
     bmc.seconds_per_answer = 0.01
