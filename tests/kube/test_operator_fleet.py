@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
 
 SHARDS, RACKS, MACHINES = 8, 40, 200
 ADDRESS = "simulated://fast?answer=20ms&power=200ms&boot=3s&write=3s&start=1s&spread=0.5"
-SHARED, TAKEN = 15.0, 20.0
+SHARED, TAKEN = 30.0, 20.0
 """Seconds until an operator that comes has its share, and until those of one that was killed are others'."""
 WRITES = {"patch", "update", "create", "delete"}
 CREDENTIAL = "authentication.kubernetes.io/credential-id"
