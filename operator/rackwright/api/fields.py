@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -108,10 +109,16 @@ def _seconds(value: datetime) -> datetime:
     return value.astimezone(UTC).replace(microsecond=0)
 
 
+@lru_cache(maxsize=4096)
+def _rfc3339(value: datetime) -> str:
+    """The conditions of one machine share most of their times, and those of many the last ones."""
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 Time = Annotated[
     datetime,
     AfterValidator(_seconds),
-    PlainSerializer(lambda t: t.strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
+    PlainSerializer(_rfc3339, return_type=str),
     Field(json_schema_extra={"type": "string", "format": "date-time"}),
 ]
 """An instant, as Kubernetes writes them: RFC 3339, UTC, whole seconds."""
