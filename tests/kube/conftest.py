@@ -35,8 +35,9 @@ def control_plane() -> Iterator[ControlPlane]:
     session = run_dir(name) / "session"
     _remove_leftovers(session.parents[1])
     run_dir(name)
-    with session.open("w") as lock:
+    with session.with_suffix(".new").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        Path(lock.name).rename(session)  # locked from the moment that another session can see it
         try:
             yield controlplane.up(name)
         finally:

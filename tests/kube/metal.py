@@ -34,12 +34,14 @@ import yaml
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from tests.kube.promises import Message, Told
 from tests.kube.witness import Witness
 from tests.unit.agent.world import identity
 from tests.unit.power.scripted_bmc import PASSWORD, ROOT, USERNAME, ScriptedBmc, System
 from tests.unit.power.scripted_webhook import KEY, ScriptedWebhook
 
 T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 IPXE = "asks for its boot script"
 INSPECTION = "reports its hardware"
@@ -55,6 +57,28 @@ LOCKED = "locked itself down"
 INTRODUCTION = "introduces itself"
 SWITCHED_OFF = "switches itself off"
 RESTARTED = "restarts itself"
+
+CALLS = {
+    "Pxe": Told.BOOT_NETWORK,
+    "Hdd": Told.BOOT_DISK,
+    "On": Told.SWITCH_ON,
+    "PowerOn": Told.SWITCH_ON,
+    "GracefulShutdown": Told.SWITCH_OFF,
+    "ForceOff": Told.SWITCH_OFF,
+    "PowerOff": Told.SWITCH_OFF,
+    "Network": Told.BOOT_NETWORK,
+    "Disk": Told.BOOT_DISK,
+}
+"""What a BMC's or a power webhook's words mean."""
+
+COMMANDS = {
+    "standby.sync": Told.LEAVE,
+    "standby.power_off": Told.LEAVE,
+    "standby.prepare_image": Told.WRITE,
+    "erase_disks": Told.ERASE,
+    "open_rescue": Told.OPEN_RESCUE,
+}
+"""What an agent's commands and clean steps mean."""
 
 BEAT_SECONDS = 1.0
 IPXE_SECONDS = 2.0
@@ -120,20 +144,27 @@ class Chassis(ScriptedBmc):
         self._machine = machine
 
     @web.middleware
-    async def _every(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def _every(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         witness = self._machine.witness
         if witness is None:
-            return await super()._every(request, handler)
+            return await self._taken(request, handler)
         await request.read()  # what has arrived counts, also if who sent it is gone by the time that it is carried out
         what = f"{request.method} {request.path}"
         if request.path.endswith("ComputerSystem.Reset"):
             what = f"Reset {(await request.json())['ResetType']}"
         with witness.sees(self._machine.number, request, what) as exchange:
-            response = await super()._every(request, handler)
+            response = await self._taken(request, handler)
             exchange.status = response.status
             return response
+
+    async def _taken(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method == "PATCH":
+            device = (await request.json()).get("Boot", {}).get("BootSourceOverrideTarget")
+            if device is not None:
+                await self._machine.told_by(self._machine.bmc_port, device)
+        elif request.path.endswith("Reset"):
+            await self._machine.told_by(self._machine.bmc_port, (await request.json())["ResetType"])
+        return await super()._every(request, handler)
 
     async def _switch(self, system: System, kind: str) -> None:
         before = system.power
@@ -154,6 +185,7 @@ class Outlet(ScriptedWebhook):
         self._machine = machine
         super().__init__()
         self.lacks = {"PowerOff", "SetBoot"}
+        self.port = 0
 
     @property
     def power(self) -> Any:
@@ -163,6 +195,12 @@ class Outlet(ScriptedWebhook):
     @power.setter
     def power(self, to: Any) -> None:
         self._machine.bmc.systems["one"].power = to
+
+    async def _every(self, request: web.Request) -> web.StreamResponse:
+        asked = await request.json()
+        if asked["action"] != "PowerState":
+            await self._machine.told_by(self.port, asked["boot"]["target"] if "boot" in asked else asked["action"])
+        return await super()._every(request)
 
     async def _switch(self, to: str) -> None:
         if to != self.power:
@@ -271,6 +309,10 @@ class ScriptedMachine:
         """What the operator answers a system that was installed on it when that phones home once more."""
         url, form = system.phone_home
         return self._metal.do(posted_from(self.address, url, data=form, headers=FORM))
+
+    async def told_by(self, port: int, what: str) -> None:
+        """Its BMC, or whoever else switches it, is told something there."""
+        self._metal.note(Message(CALLS[what], await self._metal.revision(), port=port))
 
     # --- power ---------------------------------------------------------------------------------------------------
 
@@ -422,6 +464,8 @@ class Ramdisk:
         self._metal.secrets.add(self._token)
         self._machine.uid = self._uid
         self._machine.tokens.append(self._token)
+        revision = await self._metal.revision()
+        self._metal.note(Message(Told.TOKEN, revision, uid=self._uid, proof=self._token))
         app = web.Application(client_max_size=2**26)
         app.router.add_get("/v1/commands/", self._list)
         app.router.add_post("/v1/commands/", self._command)
@@ -485,11 +529,12 @@ class Ramdisk:
 
     async def _take(self, request: web.Request) -> web.Response:
         self._require_token(request)
+        asked = await request.json()
+        await self._note(asked, request.query.get("agent_token", ""))
         if Flaw.BUSY in self._machine.flaws:
             await self._at(REFUSING)
         if Flaw.BUSY in self._machine.flaws or any(c["command_status"] == "RUNNING" for c in self._commands):
             return web.json_response({"faultstring": "Agent is busy: executing a command"}, status=409)
-        asked = await request.json()
         command: dict[str, Any] = {
             "id": f"c-{len(self._commands)}",
             "command_name": asked["name"].rpartition(".")[2],
@@ -516,6 +561,13 @@ class Ramdisk:
                 command |= {"command_status": "FAILED", "command_error": error}
         return web.json_response(command)
 
+    async def _note(self, asked: Mapping[str, Any], proof: str) -> None:
+        params = asked["params"]
+        told = COMMANDS[params["step"]["step"] if "step" in params else asked["name"]]
+        seed = first_boot_token(read_seed(params["configdrive"])) if told is Told.WRITE else ""
+        revision = await self._metal.revision()
+        self._metal.note(Message(told, revision, uid=self._uid, proof=proof, seed=seed))
+
     def _require_token(self, request: web.Request) -> None:
         if request.query.get("agent_token") != self._token:
             raise web.HTTPUnauthorized(text='{"faultstring": "Token invalid."}', content_type="application/json")
@@ -536,8 +588,7 @@ class Ramdisk:
         if machine.command_errors:
             return {"command_status": "FAILED", "command_error": machine.command_errors.pop(0)}
         seed = read_seed(params["configdrive"])
-        token = parse_qs(urlsplit(seed["vendor-data"]["phone_home"]["url"]).query)["token"][0]
-        self._metal.secrets.add(token)
+        self._metal.secrets.add(first_boot_token(seed))
         machine.system = Installed(seed, new_host_key())
         machine.images_written.append(f"{info['os_hash_algo']}:{info['os_hash_value']}")
         result = f"prepare_image: image ({info['id']}) written to device /dev/sda root_uuid=None"
@@ -651,6 +702,9 @@ class Metal:
         self.moved = threading.Condition()
         self.secrets: set[str] = {PASSWORD, KEY, STRANGE_TOKEN}
         """Whatever must be seen nowhere."""
+        self.revision: Callable[[], Awaitable[int]] = _unordered
+        """Tells how far the API server's store is."""
+        self._told: list[Message] = []
         self._folder = folder
         self._machines: list[ScriptedMachine] = []
         self._outlets: list[Outlet] = []
@@ -694,11 +748,26 @@ class Metal:
         """A socket that this machine is plugged into, and its address for `spec.bmc`."""
         outlet = Outlet(machine)
         self._outlets.append(outlet)
-        return outlet, f"webhook+http://127.0.0.1:{self.do(outlet.start())}/outlets/{machine.number}"
+        outlet.port = self.do(outlet.start())
+        return outlet, f"webhook+http://127.0.0.1:{outlet.port}/outlets/{machine.number}"
 
     def listen(self, machine: ScriptedMachine, *, on: bool = True) -> None:
         """Let its BMC answer, or refuse connections."""
         self.do(machine.bmc.start(port=machine.bmc_port) if on else machine.bmc.stop())
+
+    def note(self, message: Message) -> None:
+        """A machine was told this."""
+        self._told.append(message)
+
+    @property
+    def told(self) -> list[Message]:
+        """Whatever machines were told, in order."""
+        return list(self._told)
+
+    @property
+    def disks(self) -> dict[str, list[str]]:
+        """Each machine's disks, by its network card."""
+        return {machine.mac: list(machine.disks_gib) for machine in self._machines}
 
     def stir(self) -> None:
         """Have whoever halts look whether it may go on."""
@@ -785,6 +854,17 @@ def read_seed(config_drive: str) -> dict[str, Any]:
         files[name] = text if name == "user-data" else yaml.safe_load(text)
     iso.close()
     return files
+
+
+def first_boot_token(seed: Mapping[str, Any]) -> str:
+    """What the system with this seed proves itself with when it phones home."""
+    (token,) = parse_qs(urlsplit(str(seed["vendor-data"]["phone_home"]["url"])).query)["token"]
+    return token
+
+
+async def _unordered() -> int:
+    """Without an API server nothing has an order."""
+    return 0
 
 
 def new_host_key() -> str:

@@ -6,6 +6,7 @@ What happens to objects is followed by watches, so that tests wait for facts and
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -21,12 +22,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from tests.kube import promises
 from tests.kube.metal import BOOTED, Metal, ScriptedMachine, base64_of, credentials
+from tests.kube.promises import Life, Message
+from tests.kube.store import Store
 from tests.kube.wire import Wire
 
 from lab import controlplane, kubectl
@@ -35,6 +39,7 @@ from lab.controlplane import ControlPlane
 from lab.paths import REPOSITORY
 from lab.private import write_private
 from lab.process import wait_until
+from rackwright.agent.tokens import Tokens
 
 SYSTEM = "rackwright-system"
 ACCOUNT = "rackwright"
@@ -62,6 +67,15 @@ def free_port() -> int:
     with socket.socket() as it:
         it.bind((HOST, 0))
         return int(it.getsockname()[1])
+
+
+def answers(port: int, probe: str) -> bool:
+    """Whether this probe of the operator there succeeds."""
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/{probe}", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 @dataclass
@@ -118,11 +132,7 @@ class Operator:
 
     def probe(self, which: str) -> bool:
         """Whether `readyz` or `healthz` succeeds."""
-        try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.port}/{which}", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        return answers(self.port, which)
 
     def send(self, sign: signal.Signals) -> None:
         """Send it a signal."""
@@ -236,6 +246,12 @@ class Watch:
         """Those versions that concern this machine, in order."""
         with self._news:
             return list(self._about.get((namespace, name), ()))
+
+    @property
+    def deleted(self) -> set[str]:
+        """The uids of those that are gone."""
+        with self._news:
+            return set(self._deleted)
 
     def until(self, found: Callable[[], T | None], seconds: float = PATIENCE) -> T | None:
         """What is looked for, again with every piece of news until it is not None or time is up."""
@@ -482,9 +498,16 @@ class Machine:
 
     def noted(self) -> None:
         """Wait until its annotation says what is installed, which is written right after status."""
-        noted = f"{GROUP}/installed"
-        found = self.site.machines.until(lambda: self.record()["metadata"].get("annotations", {}).get(noted))
-        assert found, self._unmet(f"had the annotation {noted}")
+        assert self.site.machines.until(lambda: self._note or None), self._unmet("noted what is installed")
+
+    def note_removed(self) -> None:
+        """Wait until its annotation says nothing any more, which is written right after status too."""
+        assert self.site.machines.until(lambda: not self._note or None), self._unmet("removed its note")
+
+    @property
+    def _note(self) -> str | None:
+        noted: str | None = self.record()["metadata"].get("annotations", {}).get(f"{GROUP}/installed")
+        return noted
 
     def until(self, holds: Callable[[JSON], bool], what: str, seconds: float = PATIENCE) -> JSON:
         """Wait for a status, of those since the last `change` that answer it, that is like this; given up if Failed."""
@@ -633,6 +656,44 @@ class Site:
         shown = {place: self.metal.shown_secrets(content) for place, content in places.items()}
         assert not any(shown.values()), shown
 
+    def assert_promises_kept(self) -> None:
+        """All that is promised of a machine was kept, from the beginning, for each that there is or was."""
+        told = self.metal.told
+        self._catch_up()
+        token_of, leads = self._token_of(), any(answers(port, "readyz") for port in self.front.ports)
+        if leads:  # what was declared last may not be answered yet
+            self.machines.until(lambda: all(map(promises.is_settled, self._lives(told))) or None)
+        for life in self._lives(told):
+            for kept in promises.PROMISES:
+                kept(life)
+            promises.tokens_are_those_of_recorded_attempts(life, token_of)
+            if leads:
+                promises.what_is_declared_is_answered(life)
+                promises.nothing_is_overdue(life, datetime.now(UTC))
+
+    def _lives(self, told: Sequence[Message]) -> list[Life]:
+        return promises.lives(self.machines.versions(lambda _: True), self.machines.deleted, told, self.metal.disks)
+
+    def _token_of(self) -> Callable[[str, str, str], str]:
+        """Derives what an attempt's agent and its system prove themselves with, as the operator does."""
+        read = self.plane.ctl("-n", SYSTEM, "get", "secret", "rackwright-tokens", "-o", "jsonpath={.data.key}")
+        if not read.stdout:  # no operator has come that far
+            return lambda *_: ""
+        tokens = Tokens(base64.b64decode(read.stdout))
+        derive = {"agent": tokens.for_agent, "first-boot": tokens.for_first_boot}
+        return lambda purpose, uid, attempt: derive[purpose](uid, attempt)
+
+    def _catch_up(self) -> None:
+        """Wait until the watch has told of all that there is."""
+        listed = json.loads(self.plane.ctl("get", "bmm", "--all-namespaces", "-o", "json").stdout)["items"]
+        newest = {(it["metadata"]["uid"], it["metadata"]["resourceVersion"]) for it in listed}
+
+        def told() -> bool | None:
+            seen = (version["metadata"] for version in self.machines.versions(lambda _: True))
+            return newest <= {(it["uid"], it["resourceVersion"]) for it in seen} or None
+
+        assert self.machines.until(told), "the watch fell silent"
+
 
 def allow_enlistment(plane: ControlPlane, namespace: str) -> None:
     """Give the operator the rights that the overlay gives it."""
@@ -670,6 +731,9 @@ def site(
         if wired:
             token = json.loads(kubeconfig.read_text())["users"][0]["user"]["token"]
             write_private(kubeconfig, kubectl.kubeconfig_of({"server": there}, token))
+        store = Store(plane, namespace, folder)
+        metal.do(store.start())
+        metal.revision = store.revision
         metal.base_url = f"http://{HOST}:{metal.do(front.start()) if behind_service else port}"
         front.ports = [port]
         operator = Operator(kubeconfig, folder, port, metal.base_url, arguments)
@@ -678,6 +742,7 @@ def site(
         try:
             operator.start()
             yield it
+            it.assert_promises_kept()
         finally:
             try:
                 _forget(it)
@@ -685,6 +750,7 @@ def site(
                 it.operator.end()
                 metal.do(front.stop())
                 metal.do(wire.stop())
+                metal.do(store.stop())
 
 
 def _install(plane: ControlPlane, namespace: str) -> None:

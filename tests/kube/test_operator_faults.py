@@ -647,6 +647,7 @@ def test_a_system_is_believed_once_and_by_the_token_of_its_own_installation(here
     assert node.metal.calls_again(first) == http.HTTPStatus.FORBIDDEN
     node.release()
     node.reaches("Ready")
+    node.note_removed()
     version = node.record()["metadata"]["resourceVersion"]
     for system in (first, second):
         assert node.metal.calls_again(system) == http.HTTPStatus.NOT_FOUND
