@@ -748,6 +748,7 @@ def site(
                 _forget(it)
             finally:
                 it.operator.end()
+                plane.ctl("-n", SYSTEM, "delete", "lease", "--all")  # another site may have fewer shards
                 metal.do(front.stop())
                 metal.do(wire.stop())
                 metal.do(store.stop())

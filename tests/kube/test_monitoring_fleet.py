@@ -79,7 +79,7 @@ def value(server: Prometheus, expression: str) -> float:
 def test_a_fleet_that_is_commissioned_is_seen_at_it_and_so_are_its_bmcs(
     server: Prometheus, fleet: list[Machine]
 ) -> None:
-    assert wait_until(lambda: value(server, 'rackwright_machines{phase="Commissioning"}') > FLEET / 2, PATIENCE)
+    assert wait_until(lambda: value(server, 'rackwright_machines{phase="Commissioning"}') > FLEET / 10, PATIENCE)
     assert wait_until(lambda: value(server, 'rackwright_machines{phase="Ready"}') == len(fleet), 2 * PATIENCE)
     most = 'max_over_time(rackwright_bmc_exchanges{{state="{}"}}[10m])'
     assert 0 < value(server, most.format("under_way")) <= PLACES
