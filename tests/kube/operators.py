@@ -199,7 +199,8 @@ def kept_running(operator: Operator) -> Iterator[None]:
 class Watch:
     """Every version of every object of a kind, in all namespaces, as the API server told of it.
 
-    `named` is whom an object is about: what concerns one machine is found by its namespace and name.
+    `named` is whom an object is about: what concerns one machine is found by its namespace and name. An API server
+    ends the watch of who is slow, as a busy host is: it is taken up again where it ended.
     """
 
     def __init__(
@@ -210,8 +211,10 @@ class Watch:
         self._about: dict[tuple[str, str], list[JSON]] = {}
         self._named = named
         self._deleted: set[str] = set()
-        command = [str(plane.kubectl), f"--kubeconfig={plane.kubeconfig}", "get", "--raw", f"{path}?watch=1"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        self._command = [str(plane.kubectl), f"--kubeconfig={plane.kubeconfig}", "get", "--raw"]
+        self._path = f"{path}?watch=1"
+        self._ending = False
+        self._process = self._watched()
         self._thread = threading.Thread(target=self._read, name=f"watch {path}")
         self._thread.start()
 
@@ -219,23 +222,37 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.terminate()
-        self._process.wait()
+        with self._news:
+            self._ending = True
+            self._process.terminate()
         self._thread.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+
+    def _watched(self, since: str = "") -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*self._command, f"{self._path}{since}"], stdout=subprocess.PIPE)
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            event = json.loads(line)
-            it = event["object"]
+        since = ""
+        while True:
+            with self._process as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    since = f"&resourceVersion={self._take(json.loads(line))}"
             with self._news:
-                self._objects.append(it)
-                self._about.setdefault((it["metadata"]["namespace"], self._named(it)), []).append(it)
-                if event["type"] == "DELETED":
-                    self._deleted.add(event["object"]["metadata"]["uid"])
-                self._news.notify_all()
+                if self._ending:
+                    return
+                self._process = self._watched(since)
+
+    def _take(self, event: JSON) -> str:
+        """Keep what was told; the version that it is of."""
+        it: JSON = event["object"]
+        metadata = it["metadata"]
+        with self._news:
+            self._objects.append(it)
+            self._about.setdefault((metadata["namespace"], self._named(it)), []).append(it)
+            if event["type"] == "DELETED":
+                self._deleted.add(metadata["uid"])
+            self._news.notify_all()
+        return str(metadata["resourceVersion"])
 
     def versions(self, wanted: Callable[[JSON], bool]) -> list[JSON]:
         """Those versions that are wanted, in order."""
@@ -576,8 +593,6 @@ class Site:
     events: Watch
     front: Front
     wire: Wire
-    is_followed: bool = True
-    """Whether `machines` keeps up with what is written, so that promises can be looked for in it at the end."""
 
     def another_operator(self) -> Operator:
         """A second operator behind the same Service, not started."""
@@ -687,12 +702,15 @@ class Site:
 
     def _catch_up(self) -> None:
         """Wait until the watch has told of all that there is."""
-        listed = json.loads(self.plane.ctl("get", "bmm", "--all-namespaces", "-o", "json").stdout)["items"]
-        newest = {(it["metadata"]["uid"], it["metadata"]["resourceVersion"]) for it in listed}
+        listing = json.loads(self.plane.ctl("get", "--raw", f"/apis/{API}/baremetalmachines").stdout)
+        then = int(listing["metadata"]["resourceVersion"])
+        newest = {it["metadata"]["uid"]: int(it["metadata"]["resourceVersion"]) for it in listing["items"]}
 
         def told() -> bool | None:
-            seen = (version["metadata"] for version in self.machines.versions(lambda _: True))
-            return newest <= {(it["uid"], it["resourceVersion"]) for it in seen} or None
+            deleted, seen = self.machines.deleted, self.machines.versions(lambda _: True)
+            left = {it["metadata"]["uid"]: int(it["metadata"]["resourceVersion"]) for it in seen}
+            behind = {uid for uid, version in left.items() if uid not in deleted and version < newest.get(uid, then)}
+            return None if behind or newest.keys() - left.keys() else True
 
         assert self.machines.until(told), "the watch fell silent"
 
@@ -744,8 +762,7 @@ def site(
         try:
             operator.start()
             yield it
-            if it.is_followed:
-                it.assert_promises_kept()
+            it.assert_promises_kept()
         finally:
             try:
                 _forget(it)

@@ -81,7 +81,6 @@ def here(
 ) -> Iterator[Site]:
     arguments = ("--allow-simulated", "--shards", str(SHARDS), "--max-concurrent-deployments", str(MACHINES))
     with site(control_plane, tmp_path_factory.mktemp("fleet"), "fleet", arguments=arguments) as it:
-        it.is_followed = False  # 200 machines at once are too many for one watch of kubectl's
         it.create(it.image("debian-12"))
         yield it
         it.kubectl("delete", "--raw", f"/apis/{API}/namespaces/{it.namespace}/baremetalmachines")  # all at once
