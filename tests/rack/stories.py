@@ -54,6 +54,8 @@ class Scene:
     """What the operator is started with."""
     alone: threading.Lock = field(default_factory=threading.Lock)
     """Held for what no two stories may do at once: kill the operator, apply objects that all machines share."""
+    kills: int = 0
+    """How often the operator was killed so far, by whichever story."""
 
     @classmethod
     @contextmanager
@@ -74,6 +76,7 @@ class Scene:
     def kill_operator(self) -> None:
         """SIGKILL, then start it again."""
         with self.alone:
+            self.kills += 1
             self.here.operator.kill()
             assert wait_until(lambda: self.here.operator.pid is None, 10)
             self.here.start_operator(arguments=self.arguments)
