@@ -40,6 +40,7 @@ from rackwright.fence import fenced
 from rackwright.install import phone_home
 from rackwright.installs import UNLIMITED, Capacity
 from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, connected
+from rackwright.lease import Terms
 from rackwright.lifecycle.world import Policy
 from rackwright.metrics import Metrics
 from rackwright.metrics.requests import traced
@@ -68,7 +69,7 @@ GARBAGE = 50_000, 20, 50
 lives, lives long: Python's own numbers are for smaller programs, and took a sixth of the time of a busy operator."""
 HANDOVER_SECONDS = 1.0
 """How long another operator is kept waiting for BMCs to answer, and for our sessions with them to end."""
-SPARED_SECONDS = 15.0
+SPARED_SECONDS = Terms().duration
 """How long another operator leaves a BMC alone that had not answered by then: as long as after we were killed."""
 LEAVE_SECONDS = 10.0
 """How long what is being done to the machines of a shard that goes to another operator may go on."""

@@ -133,6 +133,11 @@ class Machine:
         return FINALIZER in self.finalizers and (self.deleting or self.held_as is not None)
 
     @property
+    def finalizers_of_others(self) -> list[str]:
+        """All but ours."""
+        return [each for each in self.finalizers if each != FINALIZER]
+
+    @property
     def restored(self) -> bool:
         """Whether it comes from a backup of another record."""
         return self.held_as not in (None, self.uid)

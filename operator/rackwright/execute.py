@@ -271,18 +271,15 @@ class Executor:
         )
 
     async def _take_hold(self, machine: Machine) -> Mapping[str, Any]:
-        finalizers = [each for each in machine.finalizers if each != FINALIZER]
-        held_as = machine.held_as or machine.uid
-        return await self._metadata(
-            machine, {"finalizers": [*finalizers, FINALIZER], "annotations": {RECORD_ANNOTATION: held_as}}
-        )
+        annotations = {RECORD_ANNOTATION: machine.held_as or machine.uid}
+        finalizers = [*machine.finalizers_of_others, FINALIZER]
+        return await self._metadata(machine, {"finalizers": finalizers, "annotations": annotations})
 
     async def _let_go(self, machine: Machine) -> Mapping[str, Any] | None:
-        remaining = [each for each in machine.finalizers if each != FINALIZER]
-        if len(remaining) == len(machine.finalizers):
+        if FINALIZER not in machine.finalizers:
             return None
         try:
-            return await self._metadata(machine, {"finalizers": remaining})
+            return await self._metadata(machine, {"finalizers": machine.finalizers_of_others})
         except Gone:
             return None
 
