@@ -725,6 +725,7 @@ class Metal:
             for outlet in self._outlets:
                 self.do(outlet.stop())
         finally:
+            self.do(_all_else_ended())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -860,6 +861,14 @@ def first_boot_token(seed: Mapping[str, Any]) -> str:
     """What the system with this seed proves itself with when it phones home."""
     (token,) = parse_qs(urlsplit(str(seed["vendor-data"]["phone_home"]["url"])).query)["token"]
     return token
+
+
+async def _all_else_ended() -> None:
+    """End whatever still goes on in this loop, as `asyncio.run` does, and with it the connections that it holds."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _unordered() -> int:

@@ -6,7 +6,6 @@ whatever was written before somebody asks for the store's has that one or an old
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import ssl
@@ -42,7 +41,6 @@ class Store:
     async def stop(self) -> None:
         """Ask no more."""
         await self._http.close()
-        await asyncio.sleep(0.1)  # aiohttp doesn't wait for its connections to end
 
     async def revision(self) -> int:
         """The newest that there is."""

@@ -21,7 +21,7 @@ from lab import benchmark, controlplane, interrupt, scrape
 from lab.bare import Written
 from lab.controlplane_choice import Choice, Kind
 from lab.errors import Unfit
-from lab.fleet import WATCH_SECONDS, together
+from lab.fleet import together
 from lab.measured import PORT, Figures
 from lab.report import described, table
 from lab.scrape import Metrics, quantile
@@ -279,8 +279,3 @@ def test_the_floor_is_of_the_requests_that_the_operator_makes_or_of_none() -> No
     assert "list baremetalmachines" not in made.of_each
     with pytest.raises(Unfit, match="aren't those that lab/bare"):
         Written.about(cast("Operated", None), "m", {**made.of_each, "patch events": 1})
-
-
-def test_a_watch_ends_before_its_client_gives_it_up_with_an_error() -> None:
-    its_own_limit = 300
-    assert its_own_limit > WATCH_SECONDS
