@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
 FLEET = 100
 SLOTS, PLACES = 10, 4
 """Far fewer installations and exchanges at once than machines want."""
-ADDRESS = "simulated://fast?answer=50ms&boot=3s&write=60s"
-"""An image takes longer to write than a hundred deployments to declare."""
+ADDRESS = "simulated://fast?answer=50ms&boot=15s&write=60s"
+"""A boot takes longer than a hundred to begin, an image longer to write than a hundred deployments to declare."""
 FAULTY = "simulated://fast?fail=1"
 
 
@@ -79,7 +79,7 @@ def value(server: Prometheus, expression: str) -> float:
 def test_a_fleet_that_is_commissioned_is_seen_at_it_and_so_are_its_bmcs(
     server: Prometheus, fleet: list[Machine]
 ) -> None:
-    assert wait_until(lambda: value(server, 'rackwright_machines{phase="Commissioning"}') > FLEET / 10, PATIENCE)
+    assert wait_until(lambda: value(server, 'rackwright_machines{phase="Commissioning"}') > FLEET / 2, PATIENCE)
     assert wait_until(lambda: value(server, 'rackwright_machines{phase="Ready"}') == len(fleet), 2 * PATIENCE)
     most = 'max_over_time(rackwright_bmc_exchanges{{state="{}"}}[10m])'
     assert 0 < value(server, most.format("under_way")) <= PLACES
