@@ -55,14 +55,24 @@ async def watch(
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         ended = [task.exception() for task in tasks if task.done() and not task.cancelled()]
     finally:
-        for task in tasks:
+        winding_up = [*tasks, *_watchers()]
+        for task in winding_up:
             task.cancel()
-        await asyncio.wait(tasks, timeout=WIND_UP_SECONDS)
-        for task in tasks:
+        await asyncio.wait(winding_up, timeout=WIND_UP_SECONDS)
+        for task in winding_up:
             if task.done() and not task.cancelled():
                 task.exception()  # seen: it is told below, or was told by kopf
     for error in filter(None, ended):
         raise error
+
+
+def _watchers() -> list[asyncio.Task[Any]]:
+    """Those of kopf's tasks that watch one kind each.
+
+    When one of them has failed kopf ends itself, and leaves the others to whoever ends the loop. That cancels also what
+    they wait for, which they take for a pause: they begin anew, and the process never ends.
+    """
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")]
 
 
 class _NoDifferences(kopf.DiffBaseStorage):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -265,16 +265,20 @@ def failure(code: int, reason: str) -> Mapping[str, Any]:
     return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": "-"}
 
 
+@pytest.mark.parametrize("another_waits", [False, True], ids=["alone", "and another watch waits for an answer"])
 @pytest.mark.parametrize(
     "errors",
     [(), (failure(410, "Expired"),), (failure(500, "InternalError"),)],
     ids=["it breaks off", "it is too old to go on", "the API server has an internal error"],
 )
 def test_what_happens_while_a_watch_is_broken_is_seen_afterwards(
-    here: Site, pooled: Machine, errors: Sequence[Mapping[str, Any]]
+    here: Site, pooled: Machine, errors: Sequence[Mapping[str, Any]], *, another_waits: bool
 ) -> None:
     here.wire.errors += errors
-    with kept_running(here.operator):  # what kopf can't go on after ends the process, in good order
+    with (
+        here.wire.images_unanswered() if another_waits else nullcontext(),
+        kept_running(here.operator),  # what kopf can't go on after ends the process, in good order
+    ):
         with here.wire.cut_off():
             pooled.change(allocation={"owner": "team-search"})
         pooled.reaches("Allocated")

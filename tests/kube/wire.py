@@ -81,6 +81,8 @@ class Wire:
         self._begun = 0
         self._silent = 0.0
         """Watches begun up to this number, of any kind, say nothing more."""
+        self._images_answered = asyncio.Event()
+        self._images_answered.set()
         self._plane = plane
         self._metal = metal
         cluster = kubectl.config_of(plane.kubectl, str(plane.kubeconfig))["clusters"][0]["cluster"]
@@ -152,6 +154,15 @@ class Wire:
         finally:
             self._silent = min(self._silent, self._begun)
 
+    @contextmanager
+    def images_unanswered(self) -> Iterator[None]:
+        """Whoever begins to watch images in this context waits for the first line of the answer until its end."""
+        self._metal.do(self._answer_images(False))
+        try:
+            yield
+        finally:
+            self._metal.do(self._answer_images(True))
+
     # --- requests ----------------------------------------------------------------------------------------------------
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
@@ -183,6 +194,8 @@ class Wire:
     ) -> web.StreamResponse:
         self._begun += 1
         number = self._begun
+        if request.path.endswith("/operatingsystemimages"):
+            await self._images_answered.wait()
         response = web.StreamResponse(status=there.status, headers=headers)
         await response.prepare(request)
         if request.path.endswith("/baremetalmachines"):
@@ -239,6 +252,9 @@ class Wire:
         for free in self._held.values():
             free.set()
         self._held.clear()
+
+    async def _answer_images(self, now: bool) -> None:
+        (self._images_answered.set if now else self._images_answered.clear)()
 
     async def _broken(self) -> None:
         assert self._runner.server is not None
