@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import os
 import re
 import signal
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from tests.kube import promises
 from tests.kube.metal import BOOTED, Metal, ScriptedMachine, base64_of, credentials
@@ -321,6 +322,25 @@ class Leases:
             if holder and (not found or found[-1][0] != holder):
                 found.append((holder, moment(lease["spec"]["acquireTime"])))
         return found
+
+    def tenures(self, name: str) -> list[Tenure]:
+        """Which process held a Lease from when to when by the wall clock, in order; the last one to this day."""
+        taken = self.changes_of_hands(name)
+        ends = [at.timestamp() for _, at in taken[1:]] + [math.inf]
+        return [Tenure(process_of(who), at.timestamp(), end) for (who, at), end in zip(taken, ends, strict=True)]
+
+
+class Tenure(NamedTuple):
+    """The time that a process held a Lease, in seconds."""
+
+    who: int
+    begin: float
+    end: float
+
+
+def process_of(holder: str) -> int:
+    """The process that holds a Lease, by the identity that it goes by: host, process, something made up."""
+    return int(holder.rsplit("-", 2)[1])
 
 
 @contextmanager

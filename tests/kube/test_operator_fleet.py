@@ -11,7 +11,6 @@ import json
 import re
 import signal
 import time
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,11 +27,12 @@ from tests.kube.operators import (
     JSON,
     PATIENCE,
     SYSTEM,
-    Leases,
     Operator,
     Site,
+    Tenure,
     leases,
     moment,
+    process_of,
     site,
 )
 
@@ -103,12 +103,12 @@ def test_of_three_operators_that_come_and_go_one_at_a_time_acts_on_each_of_200_m
             unsettled = MACHINES - settled(here)
             before, at = watched.holders(), time.time()
             replicas[1].operator.send(signal.SIGKILL)
-            gone = {name for name, holder in before.items() if f"-{replicas[1].process}-" in holder}
+            gone = {name for name, it in before.items() if process_of(it) == replicas[1].process}
             watched.until(lambda now: all(now[name] not in ("", before[name]) for name in gone))
             taken = max(watched.changes_of_hands(name)[-1][1].timestamp() for name in gone) - at
             declaring.result()
             assert wait_until(lambda: settled(here) == MACHINES, PATIENCE, every=0.5), phases(here)
-            held = {shard: tenures(watched, lease_name(shard)) for shard in range(SHARDS)}
+            held = {shard: watched.tenures(lease_name(shard)) for shard in range(SHARDS)}
     finally:
         for each in replicas[1:]:
             each.operator.end(signal.SIGKILL)
@@ -221,11 +221,6 @@ def begun_by(replica: Replica) -> dict[str, list[Act]]:
     return found
 
 
-def tenures(watched: Leases, name: str) -> list[tuple[float, int]]:
-    """Since when which process has held a Lease, in order."""
-    return [(at.timestamp(), int(who.rsplit("-", 2)[1])) for who, at in watched.changes_of_hands(name)]
-
-
-def holder(held: list[tuple[float, int]], at: float) -> int:
+def holder(held: list[Tenure], at: float) -> int:
     """The process that held a Lease then."""
-    return held[bisect_right(held, (at, 2**32)) - 1][1]
+    return next(tenure.who for tenure in held if tenure.begin <= at < tenure.end)

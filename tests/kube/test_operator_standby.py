@@ -6,7 +6,6 @@ When who took over is read from the Lease, whose times the operators write on th
 from __future__ import annotations
 
 import asyncio
-import math
 import signal
 import threading
 import time
@@ -23,7 +22,6 @@ from tests.kube.operators import (
     DEPLOYED,
     IMAGE_CHECKSUM,
     PATIENCE,
-    Leases,
     Machine,
     Operator,
     Site,
@@ -31,6 +29,7 @@ from tests.kube.operators import (
     deployed,
     elapsed,
     leases,
+    process_of,
     ready,
     site,
 )
@@ -189,18 +188,6 @@ def lives(node: Machine, enough: threading.Event) -> int:
     return count
 
 
-def tenures(watched: Leases) -> list[tuple[int, float, float]]:
-    """Which process held the Lease, from when to when by the wall clock, as `assert_each_in_its_time` takes it."""
-    taken = watched.changes_of_hands("rackwright")
-    ends = [at.timestamp() for _, at in taken[1:]] + [math.inf]
-    return [(process_of(holder), at.timestamp(), end) for (holder, at), end in zip(taken, ends, strict=True)]
-
-
-def process_of(holder: str) -> int:
-    """The process that holds a Lease, by the identity that it goes by: host, process, something made up."""
-    return int(holder.rsplit("-", 2)[1])
-
-
 def test_operators_that_are_ended_and_killed_in_turn_lead_whole_lives_and_do_nothing_twice(here: Site) -> None:
     nodes = [here.machine(f"life-{number}") for number in range(4)]
     leads, stands_by, enough, witness = here.operator, here.another_operator(), threading.Event(), Witness()
@@ -231,7 +218,7 @@ def test_operators_that_are_ended_and_killed_in_turn_lead_whole_lives_and_do_not
             finally:
                 enough.set()
             counts = [life.result() for life in lived]
-            held = tenures(watched)
+            held = watched.tenures("rackwright")
     finally:
         stands_by.end(signal.SIGKILL)
     assert len(cut) == 4, cut
