@@ -17,7 +17,10 @@ from lab.paths import REPOSITORY, run_dir
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Take down what sessions that were killed left behind: their lock is free, the kernel saw to that."""
+    """Take down what sessions that were killed left behind: their lock is free, the kernel saw to that.
+
+    Their names end alike: `kube1f3a`, and `own1f3a` beside it.
+    """
     for held in folder.glob("kube????/session"):
         with held.open() as lock:
             try:
@@ -25,7 +28,8 @@ def _remove_leftovers(folder: Path) -> None:
             except BlockingIOError:
                 continue
             held.unlink()
-            controlplane.down(held.parent.name)
+            for left in folder.glob(f"*{held.parent.name[-4:]}"):
+                controlplane.down(left.name)
 
 
 @pytest.fixture(scope="session")

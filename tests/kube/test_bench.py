@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.laboratories import own
 
+from lab import installation
 from lab.paths import REPOSITORY, STATE, run_path
 
 pytestmark = pytest.mark.kube
 
 MACHINES, FEW = 100, 20
 MOST_REQUESTS = 8
-NAME = "bench" + hashlib.sha256(str(REPOSITORY).encode()).hexdigest()[:3]
-"""Another checkout's tests may run on this machine."""
-
-
+NAME = "benched"
 STEADY = "--operator-argument=--show-progress-after=3600"
 """However busy this host is: a step that takes longer than half a minute would be shown to take its time."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def laboratory() -> Iterator[None]:
+    """Nobody else's meanwhile."""
+    with own(NAME, installation.stop):
+        yield
 
 
 def command(*arguments: str) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from tests.laboratories import own
 
 from lab import rack as racks
 from lab.rack import Rack
@@ -16,9 +17,6 @@ NAME = f"test{os.environ.get('PYTEST_XDIST_WORKER', '')}"
 
 @pytest.fixture(scope="session")
 def rack() -> Iterator[Rack]:
-    """A rack of two nodes, UEFI and Legacy BIOS. RACKWRIGHT_KEEP_RACK=1 leaves it standing for a look at it."""
-    try:
-        yield racks.up(NAME)
-    finally:
-        if os.environ.get("RACKWRIGHT_KEEP_RACK") != "1":
-            racks.down(NAME)
+    """A rack of two nodes, UEFI and Legacy BIOS."""
+    with own(NAME) as name:
+        yield racks.up(name)

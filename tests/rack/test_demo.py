@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.laboratories import own
 
 from lab import installation, network
 from lab.paths import CACHE, REPOSITORY, STATE
@@ -68,10 +69,8 @@ def shell(command: str) -> Run:
 @pytest.fixture(scope="module")
 def deployed() -> Iterator[Run]:
     """The first run; whatever it leaves is removed."""
-    try:
+    with own(NAME):
         yield shell(COMMAND)
-    finally:
-        installation.down(NAME)
 
 
 def test_it_says_what_it_will_do_and_ends_with_a_shell_on_a_deployed_machine(deployed: Run) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from tests.kube.operators import condition
+from tests.laboratories import own
 from tests.rack.stories import BOOT, ERASE, GROUP, SOON, WRITE, Machine, Scene, blame, outcomes
 
 from lab import installation
@@ -43,12 +44,8 @@ BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     """A rack of its own, and an operator to whom machines may introduce themselves."""
-    try:
-        here = installation.up(NAME, nodes=NODES, enlisting=True)
-        with Scene.of(here, ENLISTING) as scene:
-            yield scene
-    finally:
-        installation.down(NAME)
+    with own(NAME) as name, Scene.of(installation.up(name, nodes=NODES, enlisting=True), ENLISTING) as scene:
+        yield scene
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import sushy
 from sushy import auth
+from tests.laboratories import own
 
 from lab import hypervisor, network, survey
 from lab import rack as racks
@@ -144,20 +145,25 @@ def test_a_rack_that_exists_is_not_changed_into_another(rack: Rack) -> None:
 
 
 def test_a_second_rack_comes_and_goes_beside_the_first(rack: Rack) -> None:
-    other = racks.up("test2")
-    try:
+    with own("test2") as name:
+        other = racks.up(name)
         assert not other.plan.subnet.overlaps(rack.plan.subnet)
         system_of(other, other.nodes[1]).reset_system(sushy.ResetType.ON)
         assert other.power(other.nodes[1]) == "On"
-    finally:
-        racks.down("test2")
+        racks.down(name)
     assert remains_of(other) == []
     assert all(service.pid for service in rack.services.values())
 
 
-async def test_an_ipmi_bmc_switches_its_machine_and_goes_with_the_rack() -> None:
-    rack = racks.up("test3", [NodeKind.parse("node-03:UEFI:ipmi")])
-    connections = Connections()
+@pytest.fixture
+def spoken_to_by_ipmi() -> Iterator[Rack]:
+    """A rack of its own."""
+    with own("test3") as name:
+        yield racks.up(name, [NodeKind.parse("node-03:UEFI:ipmi")])
+
+
+async def test_an_ipmi_bmc_switches_its_machine_and_goes_with_the_rack(spoken_to_by_ipmi: Rack) -> None:
+    rack, connections = spoken_to_by_ipmi, Connections()
     try:
         [node] = rack.nodes
         assert rack.services["ipmi-node-03"].pid is not None
@@ -181,7 +187,7 @@ async def test_an_ipmi_bmc_switches_its_machine_and_goes_with_the_rack() -> None
         assert rack.power(node) == "Off"
     finally:
         await connections.close()
-        racks.down("test3")
+    racks.down(rack.name)
     assert remains_of(rack) == []
 
 
@@ -203,11 +209,12 @@ def is_connected_in_band(rack: Rack, node: Node) -> bool:
 
 
 def test_down_removes_a_rack_whose_start_was_cut_off(rack: Rack) -> None:
-    half = racks.up("test2").plan
-    for file in (half.state / "rack.json", half.run / "dnsmasq.pid", half.run / "libvirtd.pid"):
-        file.unlink()
-    subprocess.run(["ip", "link", "del", half.host_interface], check=True)
-    racks.down("test2")
+    with own("test2") as name:
+        half = racks.up(name).plan
+        for file in (half.state / "rack.json", half.run / "dnsmasq.pid", half.run / "libvirtd.pid"):
+            file.unlink()
+        subprocess.run(["ip", "link", "del", half.host_interface], check=True)
+        racks.down(name)
     assert remains_of(Rack(half, rack.username, rack.password, rack.ca)) == []
 
 
