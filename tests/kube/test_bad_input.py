@@ -162,6 +162,9 @@ BAD_MACHINES = {
     "a simulated machine with a chance beyond certainty": Bad(
         {"bmc": {"address": "simulated://slow?fail=2"}}, "spec.bmc.address", "go from 0 to 1"
     ),
+    "a simulated machine with a parameter given twice": Bad(
+        {"bmc": {"address": "simulated://slow?boot=90s&fail=0.1&boot=3s"}}, "spec.bmc.address", "one parameter"
+    ),
     "a simulated machine with a path": Bad(
         {"bmc": {"address": "simulated://fast/7"}}, "spec.bmc.address", "must be simulated"
     ),

@@ -150,15 +150,18 @@ _HOST_AND_PORT = (
 )
 """A name, an IPv4 address or an IPv6 address in brackets."""
 
-SIMULATED_PARAMETERS = (
-    "(answer|power|boot|inspect|write|erase|start)=[0-9]{1,5}(ms|s|m|h)",
-    "(fail|hang|lost|broken|spread)=(0|1|0[.][0-9]{1,6})",
-    "disks=[1-9][0-9]?",
-    "seed=[0-9]{1,9}",
-)
+_SIMULATED_VALUES = {
+    ("answer", "power", "boot", "inspect", "write", "erase", "start"): "[0-9]{1,5}(ms|s|m|h)",
+    ("fail", "hang", "lost", "broken", "spread"): "(0|1|0[.][0-9]{1,6})",
+    ("disks",): "[1-9][0-9]?",
+    ("seed",): "[0-9]{1,9}",
+}
+
+SIMULATED_PARAMETERS = tuple(f"({'|'.join(names)})={value}" for names, value in _SIMULATED_VALUES.items())
 """What a simulated address may ask for, as regular expressions: `rackwright.simulated.behaviour` reads them."""
 
 _SIMULATED_PARAMETER = f"({'|'.join(SIMULATED_PARAMETERS)})"
+_SIMULATED_NAMES = [name for names in _SIMULATED_VALUES for name in names]
 
 BMCAddress = Annotated[
     str,
@@ -190,6 +193,13 @@ BMCAddress = Annotated[
                         "answer, power, boot, inspect, write, erase and start are durations like 500ms, 90s or 5m; "
                         "fail, hang, lost, broken and spread go from 0 to 1; disks and seed are whole numbers"
                     ),
+                ),
+                (
+                    (
+                        f"!self.matches('^simulated:') || {_SIMULATED_NAMES}.all(name, "
+                        "self.replace('?', '&').split('&' + name + '=').size() <= 2)"
+                    ),
+                    "must not give one parameter of a simulated machine twice",
                 ),
                 (
                     "!self.matches('^[^/]*//[^/]*@')",
