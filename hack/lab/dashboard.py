@@ -216,8 +216,13 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Memory",
-            "Resident, of each operator.",
-            [Query("process_resident_memory_bytes * on (instance, job) rackwright_workers ^ 0", "{{instance}}")],
+            "Resident, of each operator, with its version.",
+            [
+                Query(
+                    "process_resident_memory_bytes * on (instance, job) group_left (version) rackwright_build_info",
+                    "{{instance}} {{version}}",
+                )
+            ],
             unit="bytes",
         ),
         Panel(
@@ -225,7 +230,7 @@ ROWS: dict[str, Sequence[Panel]] = {
             "Cores that each operator uses; it has one thread that matters, so 1 is the most.",
             [
                 Query(
-                    "rate(process_cpu_seconds_total[$__rate_interval]) * on (instance, job) rackwright_workers ^ 0",
+                    "rate(process_cpu_seconds_total[$__rate_interval]) * on (instance, job) rackwright_build_info",
                     "{{instance}}",
                 )
             ],

@@ -24,7 +24,7 @@ from lab.system import Room
 NODE, STRANGER = "node-01", "node-02"
 NAME = "demo"
 _PLAN = """\
-This brings up, on this machine and removed again by `{command} down`:
+This brings up, on this machine and removed again by `{command} down`, but for packages and caches:
 
   1  a Python environment                                     20 s   {venv}
   2  Debian packages: QEMU, libvirt, dnsmasq, iPXE            30 s   {packages}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
-from rackwright import app, logs
+from rackwright import __version__, app, logs
 from rackwright.api import RACK_LABEL
 from rackwright.api.fields import format_duration, parse_duration
 from rackwright.api.machine import Phase
@@ -172,8 +172,10 @@ def _range(text: str) -> tuple[IPv4Address, IPv4Address] | None:
 
 def _base_url(text: str) -> str:
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise argparse.ArgumentTypeError("must be http://HOST or http://HOST:PORT, as machines reach the operator")
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise argparse.ArgumentTypeError(
+            "must be http://HOST or http://HOST:PORT, as machines reach the operator, which speaks no TLS to them"
+        )
     return text.rstrip("/")
 
 
@@ -218,9 +220,22 @@ def _folder(text: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rackwright", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _run_options(
+        commands.add_parser("run", help="run the operator against the cluster that KUBECONFIG or the pod names")
+    )
+    _dnsmasq_options(
+        commands.add_parser(
+            "dnsmasq",
+            help="prepare dnsmasq for a provisioning network: its configuration, and what it serves by TFTP",
+            epilog="--dhcp-range, --proxy, --router and --dns may be empty, which is as good as left out.",
+        )
+    )
+    return parser
 
-    run = commands.add_parser("run", help="run the operator against the cluster that KUBECONFIG or the pod names")
+
+def _run_options(run: argparse.ArgumentParser) -> None:
     run.set_defaults(command=_run)
     run.add_argument("--base-url", type=_base_url, required=True, help="where machines reach this operator")
     run.add_argument(
@@ -312,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument(
         "--agent-insecure-skip-tls-verify", action="store_true",
-        help="have the ramdisk accept any certificate of this operator and of image servers",
+        help="have the ramdisk accept any certificate of image servers",
     )  # fmt: skip
     run.add_argument(
         "--enlist-namespace", metavar="NAME",
@@ -341,11 +356,8 @@ def _parser() -> argparse.ArgumentParser:
         f"Failed=never; repeatable (default {_EXPECTED})",
     )  # fmt: skip
 
-    config = commands.add_parser(
-        "dnsmasq",
-        help="prepare dnsmasq for a provisioning network: its configuration, and what it serves by TFTP",
-        epilog="--dhcp-range, --proxy, --router and --dns may be empty, which is as good as left out.",
-    )
+
+def _dnsmasq_options(config: argparse.ArgumentParser) -> None:
     config.set_defaults(command=_dnsmasq)
     config.add_argument("--interface", required=True, help="in the provisioning network")
     config.add_argument("--network", type=IPv4Network, required=True, help="like 10.0.0.0/24")
@@ -375,7 +387,6 @@ def _parser() -> argparse.ArgumentParser:
         help="a prefix of the interface to advertise, without a route: spares machines iPXE's wait for IPv6",
     )  # fmt: skip
     config.add_argument("--output", type=Path, help="write it there instead of printing it")
-    return parser
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ RIGHTS = {
         f"{verb} {what}" for verb in ("get", "list", "watch") for what in (MACHINES, INVENTORIES)
     },
     "ClusterRole/rackwright-edit": {f"{verb} {MACHINES}" for verb in ("create", "update", "patch", "delete")},
+    "ClusterRole/rackwright-images-view": {f"{verb} {IMAGES}" for verb in ("get", "list", "watch")},
 }
 """Every right that the base gives, and what calls it. One more is to be added here too, with its reason."""
 

@@ -254,6 +254,13 @@ def test_every_node_has_one_type_and_it_is_not_null(kind: Kind) -> None:
 
 
 @every_kind
+def test_neither_flux_nor_argo_cd_takes_a_definition_away_with_all_its_records(kind: Kind) -> None:
+    annotations = crd(kind)["metadata"]["annotations"]
+    assert annotations["kustomize.toolkit.fluxcd.io/prune"] == "disabled"
+    assert set(annotations["argocd.argoproj.io/sync-options"].split(",")) == {"Prune=false", "Delete=false"}
+
+
+@every_kind
 def test_every_property_is_documented(kind: Kind) -> None:
     undocumented = [
         path

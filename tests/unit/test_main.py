@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from lab.paths import REPOSITORY
-from rackwright import app, logs, server
+from rackwright import __version__, app, logs, server
 from rackwright.__main__ import main
 from rackwright.api.machine import Phase
 from rackwright.assignment import Plan
@@ -147,6 +147,23 @@ def test_ipxe_that_isnt_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureF
 )
 def test_the_fleet_is_divided_as_it_was_asked_for(arguments: Sequence[str], plan: Plan, tmp_path: Path) -> None:
     assert settings(*arguments, folder=tmp_path).plan == plan
+
+
+@pytest.mark.parametrize("option", ["--base-url", "--own-url"])
+@pytest.mark.parametrize("url", ["https://10.0.0.1", "10.0.0.1:8080", "http://10.0.0.1/rackwright", "http://"])
+def test_where_machines_are_to_call_and_cannot_is_refused(
+    option: str, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        settings(option, url, folder=tmp_path)
+    assert f"argument {option}: must be http://HOST" in capsys.readouterr().err
+
+
+def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
 
 
 @pytest.mark.parametrize("option", ["--workers", "--bmc-concurrency"])

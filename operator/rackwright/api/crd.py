@@ -20,6 +20,12 @@ from rackwright.api.structural import Schema, structural
 CATEGORY = "rackwright"
 """`kubectl get rackwright` lists every kind; not `all`, whose readers look for workloads."""
 
+KEPT = {
+    "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+    "kustomize.toolkit.fluxcd.io/prune": "disabled",
+}
+"""With a definition go all its records, and with those of machines their disks: GitOps tools leave it where it is."""
+
 _OBSERVED = {"status", "report"}
 """Top-level fields that the operator writes and nobody declares."""
 
@@ -180,7 +186,7 @@ def crd(kind: Kind) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": kind.crd_name},
+        "metadata": {"name": kind.crd_name, "annotations": KEPT},
         "spec": {
             "group": GROUP,
             "names": {

@@ -153,7 +153,8 @@ FAULTS = {
         Blame.AGENT,
         "AgentMissing",
         "The machine was started from the network and no agent reported in time. "
-        "Look at its console: does it boot from the network card with spec.bootMACAddress, and reach the operator?",
+        "Look at its console: does it boot from the network card with spec.bootMACAddress, with Secure Boot off, "
+        "and reach the operator?",
     ),
     "AgentLost": Fault(
         Blame.AGENT,

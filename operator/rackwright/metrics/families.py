@@ -225,6 +225,7 @@ REQUEST_DURATION = Family(
     {"verb": VERBS},
     REQUEST_BUCKETS,
 )
+BUILD = Family("rackwright_build_info", Kind.GAUGE, "1, with the version of this operator.", {"version": 1})
 LEADER = Family("rackwright_leader", Kind.GAUGE, "1 if this operator may act on any machine, 0 if it stands by.")
 SHARDS = Family("rackwright_shards", Kind.GAUGE, "Shards of the fleet, as this operator was told; 1 where it is whole.")
 HELD = Family("rackwright_shards_held", Kind.GAUGE, "Shards whose machines this operator may act on.")
@@ -232,7 +233,7 @@ HELD = Family("rackwright_shards_held", Kind.GAUGE, "Shards whose machines this 
 FAMILIES = (
     MACHINES, OVERDUE, EXPECTED, CONDITIONS, NEW, ENLISTMENTS, PHASE_DURATION, OPERATIONS, FAILED_ATTEMPTS,
     INSTALLATIONS, BMC_DURATION, BMC_ERRORS, EXCHANGES, QUEUE, WORKERS, BUSY, WAITING, RECONCILE, REACTION, WATCH_LAG,
-    UNHEARD, REQUESTS, REQUEST_DURATION, LEADER, SHARDS, HELD,
+    UNHEARD, REQUESTS, REQUEST_DURATION, BUILD, LEADER, SHARDS, HELD,
 )  # fmt: skip
 """All of them; what Prometheus's library tells of any process, `process_*`, comes on top."""
 

@@ -23,6 +23,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from rackwright import __version__
 from rackwright.api.machine import BareMetalMachineStatus, HistoryEntry
 from rackwright.cache import Machine
 from rackwright.census import Census
@@ -67,6 +68,7 @@ class Metrics:
         self._request_duration = self._histogram(families.REQUEST_DURATION)
         self._reactions = Reactions(self._histogram(families.REACTION).observe)
         self._echoes = Echoes(self._histogram(families.WATCH_LAG).observe)
+        self._gauge(families.BUILD).labels(__version__).set(1)
         self._gauge(families.UNHEARD).set_function(self._echoes.oldest)
 
     def shows(

@@ -19,7 +19,7 @@ ENLIST = "rackwright.enlist=1"
 """Tells the ramdisk to leave disks read-only, to inspect and report, and then to switch the machine off (its unit
 `enlist.service`)."""
 
-_URL = re.compile(r"https?://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_URL = re.compile(r"http://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ARGUMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:/=@+-]*")
 _UNPRINTABLE = re.compile(r"[^A-Za-z0-9 .,:/_-]")
@@ -37,11 +37,7 @@ class RamdiskSettings:
     consoles: tuple[str, ...] = ("tty0", "ttyS0,115200")
     """The kernel's consoles; the last is the one that the ramdisk's own programs write to."""
     insecure: bool = False
-    """Let the agent accept any TLS certificate, the operator's and those of image servers.
-
-    Over plain HTTP there is none to verify, so IPA doesn't need this there. It is for an operator or image server
-    whose certificate authority the ramdisk doesn't hold.
-    """
+    """Let the agent accept any TLS certificate: for image servers whose certificate authority the ramdisk lacks."""
     arguments: tuple[str, ...] = ()
     """More of the kernel's arguments: `nomodeset`."""
 

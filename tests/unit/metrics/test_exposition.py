@@ -14,6 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from tests.unit.test_cache import item, machine
 
 from lab.paths import REPOSITORY
+from rackwright import __version__
 from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import OperationName, Phase
 from rackwright.cache import Cache, Machine
@@ -134,6 +135,7 @@ async def test_zeros_are_there_before_anything_happened(shown: Shown) -> None:
     assert samples['rackwright_bmc_errors_total{driver="redfish",fault="Unreachable"}'] == 0
     assert (samples["rackwright_workers"], samples["rackwright_workers_busy"]) == (64, 0)
     assert (samples["rackwright_shards"], samples["rackwright_shards_held"], samples["rackwright_leader"]) == (8, 0, 0)
+    assert samples[f'rackwright_build_info{{version="{__version__}"}}'] == 1
     assert samples["rackwright_passes_waiting"] == 0
     assert samples['rackwright_installations{state="waiting"}'] == 0
     assert samples['rackwright_bmc_exchanges{state="aside"}'] == 0

@@ -98,7 +98,7 @@ def test_only_a_boot_that_wants_inventory_mentions_inspection() -> None:
 
 def test_settings_reach_the_kernel() -> None:
     settings = RamdiskSettings(
-        "https://[fd00::1]:443",
+        "http://[fd00::1]:8080",
         kernel="k-6.1",
         initrd="i-6.1",
         consoles=("ttyS1",),
@@ -108,13 +108,14 @@ def test_settings_reach_the_kernel() -> None:
     arguments = kernel_arguments(Ramdisk(boot(), MAC), settings)
     assert arguments[:2] == ["initrd=i-6.1", "console=ttyS1"]
     assert arguments[-2:] == ["ipa-insecure=1", "quiet"]
-    assert "kernel --name k-6.1 https://[fd00::1]:443/boot/files/k-6.1 " in script(Ramdisk(boot(), MAC), settings)
+    assert "kernel --name k-6.1 http://[fd00::1]:8080/boot/files/k-6.1 " in script(Ramdisk(boot(), MAC), settings)
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         {"base_url": "ftp://10.0.0.1"},
+        {"base_url": "https://10.0.0.1"},
         {"base_url": "http://10.0.0.1/path"},
         {"base_url": "http://10.0.0.1 || shell"},
         {"base_url": "http://${next-server}"},
