@@ -214,7 +214,7 @@ class Observer:
         deployment = _may_begin(machine)
         if deployment is not None:
             seen = replace(seen, obstacle=await self._obstacle(machine, deployment))
-        elif machine.status.phase in (Phase.DEPLOYING, Phase.DEPLOYED):
+        if machine.status.phase in (Phase.DEPLOYING, Phase.DEPLOYED):
             seen = replace(seen, user_data=await self.user_data.looked_at(machine))
         misconfigured = seen.bmc_fault is not None and seen.bmc_fault.blame is Blame.CONFIGURATION
         stays_in_pool = machine.status.phase is Phase.READY and gates_closed(world)

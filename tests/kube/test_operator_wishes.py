@@ -242,6 +242,24 @@ def test_what_differs_from_what_was_installed_is_said_and_never_wiped(here: Site
     assert len(node.metal.images_written) == 1
 
 
+def test_a_reinstallation_that_is_wished_for_before_the_image_is_written_keeps_nothing_from_being_written(
+    here: Site,
+) -> None:
+    (node,) = ready(here, "wished-anew")
+    node.metal.halt_at(IPXE)
+    node.deploy(userDataSecretRef={"name": "user-data"})
+    node.metal.arrived(IPXE, times=2)
+    node.change(deployment={"trigger": "again"})
+    node.until(lambda status: status["operation"]["step"] == "BootRamdisk", "went on booting")
+    node.metal.go_on()
+    status = node.until(lambda status: len(status["history"]) == 3, "was installed twice")
+    done = [("Deploy", "Succeeded", 1), ("Deploy", "Succeeded", 1), ("Commission", "Succeeded", 1)]
+    assert [(entry["name"], entry["outcome"], entry["attempts"]) for entry in status["history"]] == done
+    assert status["observedTriggers"]["deployment"] == "again"
+    assert len(node.metal.images_written) == 2
+    assert here.operator.text().count("machine=wishes/wished-anew step=WriteImage") == 2
+
+
 # --- live machines, and machines moved by hand ------------------------------------------------------------------------
 
 

@@ -208,6 +208,24 @@ async def test_a_machine_that_waits_for_its_turn_has_its_bmc_asked_as_rarely_as_
     assert (await here.world(second, hurry=False)).seen.queued == Place(1, 1)
 
 
+async def test_what_is_to_be_written_is_known_though_a_reinstallation_is_asked_for_meanwhile(
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine],
+) -> None:
+    """Else it would be recorded as unknown, never be what the agent is about to be told, and never be written."""
+
+    async def nothing(*_: object) -> None:
+        """Nothing stands in its way."""
+
+    here, _, first, _ = two_for_one_slot
+    here._obstacle = nothing  # type: ignore[assignment,method-assign]
+    before = (await here.world(first, hurry=False)).seen.user_data
+    deployment = first.spec.deployment.model_copy(update={"trigger": "again"}) if first.spec.deployment else None
+    asked_anew = replace(first, version=2, spec=first.spec.model_copy(update={"deployment": deployment}))
+    here._cache.put(asked_anew)
+    assert before is not None
+    assert (await here.world(asked_anew, hurry=False)).seen.user_data == before
+
+
 @pytest.mark.parametrize(("gates", "queued"), [([], Place(1, 1)), (["example.org/BurnIn"], None)])
 async def test_a_machine_that_stays_in_the_pool_takes_no_slot(
     two_for_one_slot: tuple[Observer, Asked, Machine, Machine], gates: list[str], queued: Place | None
