@@ -152,6 +152,15 @@ BAD_MACHINES = {
     "a rescue of a machine that a person moves": Bad(
         {"bmc": {"address": "manual://"}, "rescue": {"sshAuthorizedKeys": [KEY]}}, "spec.rescue needs a BMC", "manual"
     ),
+    "a rescue of a machine that isn't known by its network card": Bad(
+        {
+            "bootMACAddress": GONE,
+            "allocation.owner": "team-search",
+            "deployment": {"existing": True},
+            "rescue": {"sshAuthorizedKeys": [KEY]},
+        },
+        *("spec.rescue needs spec.bootMACAddress", "the network card"),
+    ),
     "a manual address with a path": Bad({"bmc": {"address": "manual://a/b"}}, "spec.bmc.address", "manual:// where"),
     "a simulated machine of an unknown kind": Bad(
         {"bmc": {"address": "simulated://brisk"}}, "spec.bmc.address", "must be simulated://fast or simulated://slow"
@@ -294,6 +303,30 @@ def test_an_owner_stays_until_the_machine_is_given_back(
     apply(changed(MACHINE, {"allocation.owner": "team-search", "deployment.image": "debian-12"}))
     apply(changed(MACHINE, {}))
     apply(changed(MACHINE, {"allocation.owner": "team-maps"}))
+
+
+def test_a_machine_that_is_being_installed_is_not_declared_to_run_already(
+    kubectl: Kubectl, namespace: str, apply: Callable[[str], str], refusal: Callable[..., str]
+) -> None:
+    """It would be taken for withdrawn, and its disks be erased."""
+
+    def is_now(phase: str) -> None:
+        patch = json.dumps({"status": {"phase": phase}})
+        done = kubectl("patch", "bmm", "node-01", "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+        assert done.returncode == 0, done.stderr
+
+    installing = {"allocation.owner": "team-search", "deployment.image": "debian-12"}
+    running = {"allocation.owner": "team-search", "deployment.existing": True}
+    apply(changed(MACHINE, installing))
+    is_now("Deploying")
+    said = refusal(changed(MACHINE, running), namespace)
+    assert "spec.deployment.existing can't take the place of an image" in said
+    assert "wait until it is Deployed, or remove spec.deployment" in said
+    apply(changed(MACHINE, {**installing, "deployment.trigger": "again"}))
+    is_now("Deployed")
+    apply(changed(MACHINE, running))
+    is_now("Deploying")
+    apply(changed(MACHINE, {**running, "locked": True}))  # it was declared so before
 
 
 # --- what is right ------------------------------------------------------------------------------------------------

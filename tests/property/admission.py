@@ -38,6 +38,7 @@ OF_SPEC: Mapping[str, Rule] = {
         not moved_by_hand(new) or (new.power is None and not new.power_cycle.trigger)
     ),
     "spec.rescue needs a BMC": lambda new, _: not moved_by_hand(new) or new.rescue is None,
+    "spec.rescue needs spec.bootMACAddress": lambda new, _: new.rescue is None or new.boot_mac_address is not None,
     "spec.bmc.credentialsSecretRef is missing": lambda new, _: (
         not new.accepted
         or new.bmc is None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from rackwright.api import GROUP, VERSION
+from rackwright.api.fields import rules
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.inventory import HardwareInventoryReport
 from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus
@@ -71,6 +72,8 @@ class Kind:
     columns: tuple[Column, ...]
     scope: Literal["Namespaced", "Cluster"] = "Namespaced"
     selectable: tuple[str, ...] = ()
+    rules: tuple[tuple[str, str], ...] = ()
+    """Of what spec may become at a certain status; what spec alone says is ruled by its model."""
 
     @property
     def crd_name(self) -> str:
@@ -93,6 +96,19 @@ KINDS = (
             "disks and returns the machine."
         ),
         fields={"spec": BareMetalMachineSpec, "status": BareMetalMachineStatus},
+        rules=(
+            (
+                (
+                    "!has(self.spec.deployment) || !self.spec.deployment.existing || !has(self.status)"
+                    " || !has(self.status.phase) || self.status.phase != 'Deploying'"
+                    " || has(oldSelf.spec.deployment) && oldSelf.spec.deployment.existing"
+                ),
+                (
+                    "spec.deployment.existing can't take the place of an image while the machine is Deploying: wait "
+                    "until it is Deployed, or remove spec.deployment, which erases its disks"
+                ),
+            ),
+        ),
         columns=(
             Column("Phase", ".status.phase", "Where the machine is in its life-cycle."),
             Column("Owner", ".status.owner", "Whose the machine is until it is released."),
@@ -167,6 +183,7 @@ def schema(kind: Kind) -> Schema:
                 for name, model in kind.fields.items()
             },
         },
+        **(rules(*kind.rules) if kind.rules else {}),
     }
 
 

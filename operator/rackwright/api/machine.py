@@ -351,6 +351,13 @@ class BareMetalMachineSpec(Model):
                     "when the rescue is over"
                 ),
             ),
+            (
+                "!has(self.rescue) || has(self.bootMACAddress)",
+                (
+                    "spec.rescue needs spec.bootMACAddress: the address of the network card by which the machine is "
+                    "known when it asks what to boot"
+                ),
+            ),
         )
     )
 
