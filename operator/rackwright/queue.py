@@ -6,7 +6,8 @@ twice. A timer is only ever brought forward: whoever wants an earlier look gets 
 Keys that something has happened to go before those whose time has merely come: after a restart, an agent waits seconds
 for its report to be taken, and not until every BMC of a large fleet was asked. Of the former, most turns go to those
 that something is being done to: a fleet that is declared at once is worked through machine by machine, and no agent
-tires of waiting because thousands of others are to be begun. Among equals, lanes take turns.
+tires of waiting because thousands of others are to be begun. But nobody waits for ever: of a number of turns each has
+one that is its own, for deadlines end and retries are due however much else goes on. Among equals, lanes take turns.
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ from rackwright.lanes import Lanes
 
 Key = TypeVar("Key", bound=Hashable)
 
-FRESH_EVERY = 16
-"""Turns, of which one is for what is fresh however much is under way, so that it doesn't wait for ever."""
-
 
 class Rank(IntEnum):
     """What comes first."""
@@ -35,6 +33,12 @@ class Rank(IntEnum):
     """Something has happened."""
     CAN_WAIT = 2
     """Its time has come."""
+
+
+TURNS = 16
+"""How many there are until each of `OWN_TURNS` comes again."""
+OWN_TURNS = {0: Rank.FRESH, TURNS // 2: Rank.CAN_WAIT}
+"""Turns that are for a rank whoever comes before it."""
 
 
 class WorkQueue(Generic[Key]):
@@ -62,7 +66,7 @@ class WorkQueue(Generic[Key]):
         return len(self._queued)
 
     def wake(self, key: Key, *, can_wait: bool = False) -> None:
-        """Look at this key as soon as a worker is free, and at one that can wait when none is left that can't."""
+        """Look at this key as soon as a worker is free; one that can wait mostly does, while any is left that can't."""
         self._due.pop(key, None)
         if key in self._busy:
             self._again[key] = can_wait and self._again.get(key, True)
@@ -130,9 +134,10 @@ class WorkQueue(Generic[Key]):
 
     def _next(self) -> Rank:
         """Whose turn it is, of those that somebody waits in."""
-        self._turn = (self._turn + 1) % FRESH_EVERY
-        if self._turn == 0 and self._lanes[Rank.FRESH]:
-            return Rank.FRESH
+        self._turn = (self._turn + 1) % TURNS
+        own = OWN_TURNS.get(self._turn)
+        if own is not None and self._lanes[own]:
+            return own
         return next(rank for rank in Rank if self._lanes[rank])
 
     def _number(self) -> int:

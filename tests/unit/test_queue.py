@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rackwright.queue import FRESH_EVERY, WorkQueue
+from rackwright.queue import TURNS, WorkQueue
 
 LATER = 30.0
 """Seconds after which no test looks any more."""
@@ -227,7 +228,7 @@ async def test_what_is_under_way_gets_most_turns_and_what_is_fresh_is_not_starve
         queue.wake(f"u{number}")
     order = [await taken(queue) for _ in range(43)]
     assert [key for key in order if key[0] == "u"] == [f"u{number}" for number in range(40)]
-    assert [order.index(f"f{number}") for number in range(3)] == [FRESH_EVERY - 1, 2 * FRESH_EVERY - 1, 42]
+    assert [order.index(f"f{number}") for number in range(3)] == [TURNS - 1, 2 * TURNS - 1, 42]
 
 
 async def test_a_tenant_with_five_thousand_under_way_does_not_starve_one_who_begins() -> None:
@@ -235,7 +236,17 @@ async def test_a_tenant_with_five_thousand_under_way_does_not_starve_one_who_beg
     for number in range(5000):
         queue.wake(f"a{number}")
     queue.wake("b0")
-    assert "b0" in [await taken(queue) for _ in range(FRESH_EVERY)]
+    assert "b0" in [await taken(queue) for _ in range(TURNS)]
+
+
+@pytest.mark.parametrize("others", ["u", "f"])
+async def test_what_is_due_has_its_turn_however_much_happens_meanwhile(others: str) -> None:
+    """A deadline ends though thousands of others are under way, or begun."""
+    queue: WorkQueue[str] = WorkQueue(under_way=lambda key: key.startswith("u"))
+    queue.wake("due", can_wait=True)
+    for number in range(5000):
+        queue.wake(f"{others}{number}")
+    assert "due" in [await taken(queue) for _ in range(TURNS)]
 
 
 async def test_a_key_that_comes_under_way_while_it_waits_comes_sooner_and_once() -> None:
@@ -269,12 +280,16 @@ async def test_whatever_is_woken_is_handed_out_once_in_turn_and_nothing_is_lost(
     busy: list[str] = []
     again: dict[str, bool] = {}
     passed_over: Counter[str] = Counter()
+    before: list[str] = []
+    handed_out = itertools.count(1)
 
     async def get() -> None:
         key = await queue.get()
         waiting = ready.pop(key)
         assert key not in busy
-        assert not waiting or all(ready.values()), "what can wait, before what can't"
+        if waiting and not all(ready.values()):
+            before.append(key)
+        assert len(before) <= (next(handed_out) + TURNS // 2) // TURNS, "what can wait has a turn in sixteen"
         busy.append(key)
         for other, can_wait in ready.items():
             if can_wait is waiting:
