@@ -148,7 +148,7 @@ class Installs:
             self._told.pop(uid, None)
             return None
         place = None if called else self._tell(uid)
-        if not recorded:
+        if operation is None or not recorded or not _ready_to_begin(machine, operation, now):
             self._leave(uid)
         return place
 

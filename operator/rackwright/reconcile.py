@@ -347,8 +347,10 @@ class Reconciler:
                 self._hurry.add(machine.uid)  # what it hurries for is still to be tried
             raise
         finally:
-            if self._cache.with_uid(machine.uid) is None:
-                self._forget(machine)  # it has vanished meanwhile: nothing that this pass learnt may stay
+            if self._cache.with_uid(machine.uid) is None:  # meanwhile: nothing that this pass learnt or took may stay
+                self._forget(machine)
+                for key in self._cache.installs.forget(machine.uid):
+                    self._queue.wake(key)
 
     async def _observed(self, machine: Machine, *, hurry: bool) -> float | None:
         world = await self._observer.world(machine, hurry=hurry)
@@ -410,6 +412,8 @@ class Reconciler:
         self._writing.add(machine.key)
         try:
             written = await self._cluster.patch_status(MACHINES, *machine.key, body)
+            if written["metadata"]["resourceVersion"] == str(machine.version):
+                raise ClusterError(f"status keeps no {', '.join(changes)}: apply the CRDs of this version, crds/")
             recorded = replace(decision, status=status)
             self._metrics.recorded(machine, recorded)
             self._metrics.wrote(written)

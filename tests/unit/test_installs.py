@@ -211,6 +211,16 @@ def test_nobody_waits_behind_one_that_is_held_up_by_something_else(fleet: Fleet)
     assert fleet.installing(names(5)[3:]) == ["n3", "n4"]
 
 
+def test_one_that_is_held_up_and_looked_at_again_stands_in_nobodys_way(fleet: Fleet) -> None:
+    """The write that says so wakes it: it is looked at before the others."""
+    fleet.record("n0", conditions=[STALLED])
+    assert fleet.cache.installs.place(fleet.machine("n0"), take=False) is None
+    assert fleet.installing(names(5)[1:]) == ["n1", "n2"]
+    fleet.record("n1", step="BootDisk")
+    fleet.record("n0")  # mended: it is the first again
+    assert fleet.asks("n0") is None
+
+
 def test_one_that_is_let_through_and_locked_before_it_is_recorded_gives_its_turn_back(fleet: Fleet) -> None:
     assert fleet.asks("n0") is None
     fleet.record("n0", spec={"override": {"locked": True}})

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from tests.unit.simulated.rack import merged
 
 from rackwright import fence
-from rackwright.api.machine import BareMetalMachineSpec, HardwareSummary, Power
+from rackwright.api.machine import BareMetalMachineSpec, HardwareSummary, Phase, Power
 from rackwright.cache import Cache, Key, Machine
 from rackwright.execute import NotNow
+from rackwright.installs import Capacity
 from rackwright.kube import Conflict, Gone, Unavailable
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.differences import configuration
@@ -582,6 +583,49 @@ async def test_a_pass_that_outlives_its_machine_leaves_nothing_behind(rig: Rig) 
         await rig.turn()
     assert rig.deeds == ["forget"]
     assert not rig.reconciler._hurry
+
+
+async def test_a_pass_that_outlives_its_machine_keeps_no_turn_to_install() -> None:
+    cache = Cache(Capacity(fleet=1))
+    rig = Rig(cache=cache)
+    rig.declare()
+
+    async def world(machine: Machine, *, hurry: bool) -> World:
+        rig.reconciler.gone(machine)
+        assert cache.installs.place(to_deploy(machine), take=True) is None
+        return await Rig.world(rig, machine, hurry=hurry)
+
+    rig.world = world  # type: ignore[method-assign]
+    rig.trouble = Unavailable("no answer")
+    with pytest.raises(Unavailable):
+        await rig.turn()
+    assert cache.installs.counts().under_way == 0
+
+
+def to_deploy(machine: Machine) -> Machine:
+    """The same, Allocated and with a deployment to begin."""
+    spec = {"bmc": {"address": "manual://"}, "allocation": {"owner": "o"}, "deployment": {"image": "debian-12"}}
+    return replace(
+        machine,
+        spec=BareMetalMachineSpec.model_validate(spec),
+        status=machine.status.model_copy(update={"phase": Phase.ALLOCATED}),
+    )
+
+
+async def test_a_status_that_keeps_nothing_of_what_is_written_is_said_so_and_nothing_is_done(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with the CRD of an earlier version."""
+
+    async def patch_status(*_: object) -> dict[str, Any]:
+        return rig.item
+
+    rig.patch_status = patch_status  # type: ignore[assignment,method-assign]
+    assert await rig.reconciler._guarded(KEY) is Result.CLUSTER_ERROR
+    assert "status keeps no " in caplog.text
+    assert "apply the CRDs of this version" in caplog.text
+    assert rig.deeds == []
+    assert KEY in rig.queue._due
 
 
 async def test_a_record_that_is_gone_is_not_told_of(rig: Rig) -> None:
