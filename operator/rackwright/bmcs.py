@@ -161,6 +161,17 @@ class BMCs:
         kept = ((machine.uid, self._kept.get(machine.uid)) for machine in machines)
         return self._connections.busy((it.bmc.address, _which(uid, it.bmc.address)) for uid, it in kept if it)
 
+    def failed(self, machine: Machine, error: PowerError) -> Fault:
+        """What was asked of it came to nothing, as a fault; an idle machine isn't asked again before its next look.
+
+        Its record says so at once, and that write alone has it looked at again: a BMC that puts each refusal in other
+        words would be asked without end.
+        """
+        fault = self.explained(machine, error)
+        if machine.status.operation is None:
+            self._readings[machine.uid] = Reading(Power.UNKNOWN, fault, time.monotonic(), machine.spec.bmc)
+        return fault
+
     def explained(self, machine: Machine, error: PowerError) -> Fault:
         """A driver's error as a fault; rejected credentials are tried again as soon as their Secret changes."""
         bmc = machine.spec.bmc

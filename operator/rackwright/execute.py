@@ -119,13 +119,13 @@ class Executor:
         except Obstructed as error:
             return error.fault
         except PowerError as error:
-            return self._bmcs.explained(machine, error)
+            return self._bmcs.failed(machine, error)
         except AgentError as error:
             if error.fault in (AgentFault.BUSY, AgentFault.UNREACHABLE):
                 return NotNow()
             return Fault(Blame.AGENT, f"Agent{error.fault.value}", error.message)
 
-    async def _act(self, action: Action, machine: Machine) -> AskedToShutDown | Mapping[str, Any] | None:
+    async def _act(self, action: Action, machine: Machine) -> AskedToShutDown | NotNow | Mapping[str, Any] | None:
         match action:
             case steps.PowerOff():
                 return await self._power_off(machine)
@@ -139,7 +139,7 @@ class Executor:
             case steps.KeepInventory():
                 await self._keep_inventory(machine)
             case steps.WriteImage():
-                await self._write_image(machine)
+                return await self._write_image(machine)
             case steps.EraseDisks():
                 parameters = erase.parameters(machine.spec.release.erase, **self._clean_step(machine))
                 await self._start(machine, EXECUTE_CLEAN_STEP, parameters)
@@ -170,7 +170,12 @@ class Executor:
             except AgentError as error:
                 _log.info(Line(f"the ramdisk was not synced before its power is cut: {error}", machine=machine.key))
         if session is not None and moved_by_hand(machine.spec):
-            await self._observer.client(machine, session).run("standby.power_off", {}, SYNC_SECONDS)
+            try:
+                await self._observer.client(machine, session).run("standby.power_off", {}, SYNC_SECONDS)
+            except AgentError as error:
+                if error.fault is not AgentFault.UNREACHABLE:
+                    raise
+                _log.info(Line("the ramdisk went off before it could answer", machine=machine.key))
         driver = await self._bmcs.driver(machine)
         if grace > 0 and (asked := await self._shut_down(machine, driver, grace)) is not None:
             return asked
@@ -216,7 +221,7 @@ class Executor:
         told = node(machine.uid, root_device={}, driver_internal_info=ERASE_SETTINGS)
         return {"node": told, "mac_addresses": macs, "clean_version": None}
 
-    async def _write_image(self, machine: Machine) -> None:
+    async def _write_image(self, machine: Machine) -> NotNow | None:
         deployment, operation = machine.spec.deployment, machine.status.operation
         image = self._observer.image(deployment)
         if deployment is None or operation is None or image is None:
@@ -224,10 +229,11 @@ class Executor:
         seed = await self._seed(machine, deployment, operation)
         recorded = machine.status.installed or Installed()
         if (recorded.checksum, recorded.user_data) != (image.checksum, self._observer.user_data.known(machine)):
-            return  # it changed since it was recorded what is written: the next pass records the new one first
+            return NotNow()  # it changed since it was recorded what is written: another pass records the new one first
         info = image_info(image, uid=machine.uid, boot_mode=machine.spec.boot_mode)
         drive = await asyncio.to_thread(config_drive, seed)
         await self._start(machine, PREPARE_IMAGE, {"image_info": info, "configdrive": drive})
+        return None
 
     async def _seed(self, machine: Machine, deployment: Deployment, operation: Operation) -> Seed:
         token = self._tokens.for_first_boot(machine.uid, operation.id)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rackwright.api.machine import SecretRef
+from rackwright.api.machine import BareMetalMachineStatus, Power, SecretRef
 from rackwright.bmcs import BMCs
 from rackwright.cache import Machine
 from rackwright.kube import Secret
@@ -239,3 +239,22 @@ async def test_whoever_begins_asks_a_silent_bmc_at_once(around: Around) -> None:
     for _ in range(4):
         await around.bmcs.power(machine(), fresh=timedelta())
     assert around.drivers[0].asked == 4
+
+
+@pytest.mark.parametrize("idle", [True, False])
+async def test_an_idle_machine_whose_bmc_refuses_is_left_alone_until_its_next_look(
+    around: Around, *, idle: bool
+) -> None:
+    """However the BMC puts it: a record that says so anew wakes the machine, which must not have it asked again."""
+    here, node = around.bmcs, machine()
+    if not idle:
+        at = "2026-01-01T00:00:00Z"
+        operation = {"id": "op-1", "name": "Commission", "beganAt": at, "startedAt": at, "deadline": at}
+        status = {**node.status.model_dump(by_alias=True, mode="json"), "operation": operation}
+        node = replace(node, status=BareMetalMachineStatus.model_validate(status))
+    fault = here.failed(node, PowerError(FaultClass.BUSY, "The BMC asks for 17.25 s of peace"))
+    reading = await here.power(node, fresh=timedelta(seconds=300))
+    assert reading.power is (Power.UNKNOWN if idle else Power.OFF)
+    assert reading.fault == (fault if idle else None)
+    here.stale(node.uid)
+    assert (await here.power(node, fresh=timedelta(seconds=300))).power is Power.OFF

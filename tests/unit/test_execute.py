@@ -14,7 +14,7 @@ from rackwright.agent.tokens import Tokens
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.cache import Machine
 from rackwright.execute import Executor, Means, NotNow
-from rackwright.lifecycle.steps import PowerOn, WriteImage
+from rackwright.lifecycle.steps import PowerOff, PowerOn, WriteImage
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.power.port import FaultClass, PowerError
 
@@ -88,6 +88,10 @@ class Ramdisk:
             raise self._refusal
         self.asked.append(params)
 
+    async def run(self, name: str, _params: Mapping[str, Any], _seconds: float) -> None:
+        if name == "standby.power_off" and self._refusal is not None:
+            raise self._refusal
+
 
 async def test_the_image_that_is_recorded_is_the_one_that_is_written() -> None:
     ramdisk = Ramdisk(RECORDED)
@@ -99,13 +103,13 @@ async def test_the_image_that_is_recorded_is_the_one_that_is_written() -> None:
 
 async def test_an_image_that_changed_since_it_was_recorded_is_not_written_before_that_is_recorded() -> None:
     ramdisk = Ramdisk(OTHER)
-    assert await ramdisk.executor().carry_out(WriteImage(), machine()) is None
+    assert await ramdisk.executor().carry_out(WriteImage(), machine()) == NotNow()
     assert ramdisk.asked == []
 
 
 async def test_user_data_that_changed_since_they_were_recorded_are_not_written_before_that_is_recorded() -> None:
     ramdisk = Ramdisk(RECORDED, user_data=EDITED)
-    assert await ramdisk.executor().carry_out(WriteImage(), machine()) is None
+    assert await ramdisk.executor().carry_out(WriteImage(), machine()) == NotNow()
     assert ramdisk.asked == []
 
 
@@ -136,7 +140,7 @@ class Locked:
         self.corrections -= 1
         return self.corrections >= 0
 
-    def explained(self, _machine: Machine, error: PowerError) -> Fault:
+    def failed(self, _machine: Machine, error: PowerError) -> Fault:
         return Fault(Blame.BMC, error.fault.value, error.message)
 
 
@@ -146,6 +150,39 @@ async def test_what_a_bmc_rejects_is_repeated_once_if_its_secret_was_corrected(c
     executor._bmcs = bmc  # type: ignore[assignment]
     assert isinstance(await executor.carry_out(PowerOn(), machine()), Fault)
     assert bmc.asked == asked
+
+
+class ByHand:
+    """A machine that a person moves: nobody is told anything."""
+
+    def stale(self, _uid: str) -> None:
+        """Nothing was read."""
+
+    async def driver(self, _machine: Machine) -> ByHand:
+        return self
+
+    async def power_off(self, *, grace: float) -> None:
+        """It does so by itself, or a person does."""
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [(AgentFault.UNREACHABLE, None), (AgentFault.BUSY, NotNow())])
+async def test_a_ramdisk_that_goes_off_before_it_can_answer_has_gone_off(
+    fault: AgentFault, outcome: NotNow | None
+) -> None:
+    at = {"beganAt": AT, "startedAt": AT, "deadline": AT}
+    moved = Machine.read(
+        {
+            "metadata": {"namespace": "rack-a", "name": "node-07", "uid": "uid", "resourceVersion": "1"},
+            "spec": {"bmc": {"address": "manual://"}},
+            "status": {
+                "phase": "Releasing",
+                "operation": {"id": "op-1", "name": "Release", "step": "ShutDown", **at},
+            },
+        }
+    )
+    executor = Ramdisk(RECORDED, AgentError(fault, "The agent doesn't answer.")).executor()
+    executor._bmcs = ByHand()  # type: ignore[assignment]
+    assert await executor.carry_out(PowerOff(stage=None), moved) == outcome
 
 
 async def test_an_agent_that_makes_no_sense_is_one() -> None:
