@@ -155,7 +155,7 @@ def summary_of(report: HardwareInventoryReport) -> HardwareSummary:
 
 def _disk(entry: Mapping[str, object]) -> DiskInventory | None:
     name = _text(entry.get("name"))
-    if not name:
+    if not name or name.startswith("/dev/md"):  # a software RAID array is no disk: its members are, and are listed
         return None
     return DiskInventory(
         name=name,
