@@ -13,6 +13,9 @@ from typing import TypedDict
 USER = "rescue"
 _KEY_TYPES = ("ed25519", "ecdsa")
 """Host keys that are made; an RSA key takes long to find, and no client in use needs one."""
+_REBOOTS = ("reboot.target", "kexec.target", "soft-reboot.target")
+"""What leaves the environment without switching the machine off: it would start what is on its disk, and nobody would
+know that it isn't in rescue any more. To switch it off is as good: it is opened again."""
 _KEY = re.compile(
     r"(?:(?:ssh|ecdsa)-[a-z0-9-]+|sk-(?:ssh|ecdsa)-[a-z0-9-]+@openssh\.com) [A-Za-z0-9+/]+={0,3}(?: [^\x00-\x1f\x7f]*)?"
 )
@@ -54,6 +57,7 @@ def open_rescue(keys: object) -> Opened:
     for path in (folder, file):
         os.chown(path, user.pw_uid, user.pw_gid)
     host_keys = [_host_key(kind) for kind in _KEY_TYPES]
+    _run("systemctl", "mask", "--runtime", *_REBOOTS)
     _run("systemctl", "start", "ssh.service")
     return {"user": USER, "hostKeys": host_keys}
 

@@ -308,6 +308,10 @@ def is_rescued_though_the_operator_is_killed(machine: Machine) -> None:
     assert status["rescue"]["user"] == "rescue"
     look = "sudo mount -o ro /dev/disk/by-label/rackwright-root /mnt && cat /mnt/marker"
     assert machine.rescue_ssh(look).stdout.strip() == MARKER
+    restarted = machine.rescue_ssh("sudo reboot")
+    assert restarted.returncode != 0
+    assert "Access denied" in restarted.stderr, "or it would leave the rescue, and nobody would know"
+    assert machine.rescue_ssh("true").returncode == 0
     password = ("-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive")
     refused = machine.rescue_ssh("true", *password)
     assert refused.returncode != 0

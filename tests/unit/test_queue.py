@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -280,16 +279,16 @@ async def test_whatever_is_woken_is_handed_out_once_in_turn_and_nothing_is_lost(
     busy: list[str] = []
     again: dict[str, bool] = {}
     passed_over: Counter[str] = Counter()
-    before: list[str] = []
-    handed_out = itertools.count(1)
+    entries, before = 0, 0
+    """As many as were made, void ones too; those that could wait and did not, while others could not."""
 
     async def get() -> None:
+        nonlocal before
         key = await queue.get()
         waiting = ready.pop(key)
         assert key not in busy
-        if waiting and not all(ready.values()):
-            before.append(key)
-        assert len(before) <= (next(handed_out) + TURNS // 2) // TURNS, "what can wait has a turn in sixteen"
+        before += waiting and not all(ready.values())
+        assert before <= (entries + TURNS // 2) // TURNS, "what can wait has a turn in sixteen"
         busy.append(key)
         for other, can_wait in ready.items():
             if can_wait is waiting:
@@ -307,8 +306,10 @@ async def test_whatever_is_woken_is_handed_out_once_in_turn_and_nothing_is_lost(
                 queue.done(key)
                 if key in again:
                     ready[key] = again.pop(key)
+                    entries += 1
             case (str(key), bool(can_wait)):
                 queue.wake(key, can_wait=can_wait)
+                entries += 1
                 if key in busy:
                     again[key] = can_wait and again.get(key, True)
                 else:

@@ -187,6 +187,12 @@ def test_entries_that_make_no_sense_are_left_out_and_the_rest_is_kept() -> None:
     assert [n.name for n in inspection.report.nics] == ["ib0"]
 
 
+def test_a_software_raid_array_is_no_disk() -> None:
+    """Its members are: a release stops it, and no evidence of its erase could ever come."""
+    disks = [{"name": f"/dev/{name}", "size": 1} for name in ("sda", "md127", "md/root", "sdb")]
+    assert [disk.name for disk in read(body(disks=disks)).report.disks] == ["/dev/sda", "/dev/sdb"]
+
+
 def test_spaces_inside_a_name_are_kept_because_hints_are_compared_with_them() -> None:
     (disk,) = read(body(disks=[{"name": "/dev/sda", "model": "WDC  WD40\x00 ", "serial": " S 1"}])).report.disks
     assert (disk.model, disk.serial) == ("WDC  WD40", "S 1")
