@@ -107,5 +107,5 @@ def _peak_of_few(results: Results, kept: Path) -> tuple[int, str] | None:
         return None if peak is None else (peak, "")
     if not kept.exists():
         return None
-    it = json.loads(kept.read_text())
-    return int(it["scenarios"]["created"]["peak"]), f", which were measured on {it['when']} at {it['commit']}"
+    it = json.loads(kept.read_text())["scenarios"]["created"]
+    return int(it["peak"]), f", which were measured on {it['when']} at {it['commit']}"

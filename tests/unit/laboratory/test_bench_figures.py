@@ -22,7 +22,7 @@ from lab.bare import Written
 from lab.controlplane_choice import Choice, Kind
 from lab.errors import Unfit
 from lab.fleet import together
-from lab.measured import PORT, Figures
+from lab.measured import Figures
 from lab.report import described, table
 from lab.scrape import Metrics, quantile
 from lab.targets import verdicts
@@ -72,7 +72,7 @@ def test_memory_grows_from_what_was_recorded_and_the_row_says_so(tmp_path: Path)
     kept = tmp_path / "1000.json"
     large = {"created": figures(peak=100 * MIB + 9_000 * 20 * 1024)}
     assert not [each for each in verdicts({10_000: large}, kept) if "beyond" in each.target.figure]
-    recorded = {"when": "2026-11-25", "commit": "abc1234", "scenarios": {"created": {"peak": 100 * MIB}}}
+    recorded = {"scenarios": {"created": {"when": "2026-11-25", "commit": "abc1234", "peak": 100 * MIB}}}
     kept.write_text(json.dumps(recorded))
     (growth,) = [each for each in verdicts({10_000: large}, kept) if "beyond" in each.target.figure]
     assert growth.row()[2:6] == (
@@ -201,13 +201,12 @@ def test_nothing_that_is_there_already_is_measured_or_removed(laboratories: Path
 @pytest.mark.usefixtures("laboratories")
 def test_a_control_plane_without_an_audit_log_is_refused_and_the_port_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "choose", lambda _: Choice(Kind.KIND, "kind is on the PATH"))
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.bind(("127.0.0.1", PORT))
-        other.listen()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        monkeypatch.setattr(benchmark, "PORT", port)
         with pytest.raises(Unfit) as refused:
             benchmark.require([1], "bench")
-    assert f"needs TCP port {PORT} on 127.0.0.1" in refused.value.problem
+    assert f"needs TCP port {port} on 127.0.0.1" in refused.value.problem
     assert "bench (kind) keeps no audit log here" in refused.value.problem
     assert "take kind off the PATH" in refused.value.remedy
 
