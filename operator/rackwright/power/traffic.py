@@ -4,7 +4,8 @@ A BMC that hangs holds a thread for a minute or two, and a fleet has some at any
 
 - `concurrency` for BMCs that are at work; a quarter of them only for BMCs that have answered the last time;
 - many more aside, for exchanges that take longer than `HANGING_SECONDS`: each moves there and frees its place;
-- a BMC that hung the last time begins aside, and waits there for a place if many do.
+- a BMC that hung the last time begins aside, where a quarter of the places is for those: they wait for each other, and
+  leave room for those that turn out to hang, who would else keep the places of those that answer.
 
 Whoever waits for a place, or for the moment at which another exchange may begin, takes turns by namespace (`lanes`).
 
@@ -24,8 +25,8 @@ from rackwright.lanes import Turns
 
 HANGING_SECONDS = 3.0
 """Most BMCs answer within this, and slower ones lose nothing but their place."""
-ASIDE = 8
-"""For each place, how many there are aside."""
+ASIDE = 24
+"""For each place, how many there are aside: with 32, a thread for each of 768 BMCs at the very most."""
 
 
 class Manner(Enum):
@@ -101,11 +102,12 @@ class Traffic:
         self._places = Turns(concurrency)
         self._unproven = Turns(concurrency - concurrency // 4)
         self._aside = Turns(concurrency * ASIDE)
+        self._hung = Turns(concurrency * ASIDE // 4)
         self.threads: Executor = ThreadPoolExecutor(concurrency * (1 + ASIDE), thread_name_prefix="bmc")
 
     def counts(self) -> Exchanges:
         """How many exchanges there are now."""
-        kinds = (self._unproven, self._places, self._aside, self._gate)
+        kinds = (self._unproven, self._places, self._hung, self._aside, self._gate)
         return Exchanges(self._places.taken, self._aside.taken, sum(kind.waiting for kind in kinds))
 
     async def enter(self, manner: Manner) -> Place:
@@ -116,7 +118,7 @@ class Traffic:
             case Manner.UNPROVEN:
                 wanted = [self._unproven, self._places]
             case Manner.HANGS:
-                wanted = [self._aside]
+                wanted = [self._hung, self._aside]
             case _:
                 assert_never(manner)
         held: list[Turns] = []

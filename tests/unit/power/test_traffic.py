@@ -16,7 +16,7 @@ import pytest
 from rackwright.lanes import ON_BEHALF_OF
 from rackwright.power.line import Line
 from rackwright.power.port import DEFAULT_LIMITS, FaultClass, PowerError
-from rackwright.power.traffic import HANGING_SECONDS, Exchanges, Manner, OneBMC, Traffic
+from rackwright.power.traffic import ASIDE, HANGING_SECONDS, Exchanges, Manner, OneBMC, Traffic
 
 CONCURRENCY = 32
 
@@ -131,6 +131,31 @@ def test_a_tenth_of_the_fleet_that_hangs_slows_nobody_else_down() -> None:
     assert quantiles(ill, n=100)[98] <= 1.1 * quantiles(well, n=100)[98]
 
 
+async def a_storm() -> list[float]:
+    """How long each that answers waited, of ten thousand that are begun within minutes; one in ten hangs."""
+    fleet, waited = Fleet(), []
+
+    async def begin(number: int) -> None:
+        line = fleet.line()
+        await asyncio.sleep(number / 40)
+        if number % 10:
+            waited.append(await fleet.asks(line, answers(0.01)))
+            return
+        for _ in range(3):
+            await fleet.asks(line, hangs(DEFAULT_LIMITS.exchange))
+            await asyncio.sleep(120)
+
+    await asyncio.gather(*(begin(number) for number in range(10_000)))
+    return waited
+
+
+def test_a_tenth_of_ten_thousand_that_hangs_keeps_nobody_from_being_begun() -> None:
+    """Those that are known to hang leave room aside for those that turn out to."""
+    waited = in_virtual_time(a_storm)
+    assert len(waited) == 9_000
+    assert max(waited) < 1.0
+
+
 def test_those_that_hang_free_their_places_and_begin_aside_the_next_time() -> None:
     async def main() -> None:
         fleet = Fleet()
@@ -146,7 +171,7 @@ def test_those_that_hang_free_their_places_and_begin_aside_the_next_time() -> No
         await asyncio.sleep(1)
         assert (fleet.free(), fleet.threads.busy) == (CONCURRENCY, 24)
         await asyncio.gather(*asked)
-        assert fleet.traffic._aside.free == 8 * CONCURRENCY
+        assert fleet.traffic._aside.free == ASIDE * CONCURRENCY
 
     in_virtual_time(main)
 
@@ -240,8 +265,8 @@ def test_no_place_is_lost_whoever_gives_up_when() -> None:
             if chance.random() < 0.5:
                 asked.cancel()
         await asyncio.sleep(10_000)
-        places = (fleet.traffic._places, fleet.traffic._unproven, fleet.traffic._aside)
-        assert [each.free for each in places] == [4, 3, 32]
+        places = (fleet.traffic._places, fleet.traffic._unproven, fleet.traffic._aside, fleet.traffic._hung)
+        assert [each.free for each in places] == [4, 3, 4 * ASIDE, ASIDE]
         assert not any(line._bmc.lock.locked() for line in lines)
 
     in_virtual_time(main)
@@ -309,8 +334,8 @@ def test_our_own_rate_is_no_fault_of_a_bmc() -> None:
 def test_where_no_place_is_free_for_long_the_limit_is_named() -> None:
     async def main() -> None:
         fleet = Fleet(concurrency=1)
-        hanging = [asyncio.ensure_future(fleet.asks(fleet.line(), hangs(10_000))) for _ in range(10)]
-        await asyncio.sleep(1_000)  # one has the place, and eight are aside
+        hanging = [asyncio.ensure_future(fleet.asks(fleet.line(), hangs(10_000))) for _ in range(ASIDE + 2)]
+        await asyncio.sleep(1_000)  # one has the place, and as many as may are aside
         with pytest.raises(
             PowerError, match=r"exchange with the BMC at there had no turn.*--bmc-concurrency"
         ) as raised:
