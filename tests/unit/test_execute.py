@@ -167,7 +167,7 @@ class ByHand:
 
 @pytest.mark.parametrize(("fault", "outcome"), [(AgentFault.UNREACHABLE, None), (AgentFault.BUSY, NotNow())])
 async def test_a_ramdisk_that_goes_off_before_it_can_answer_has_gone_off(
-    fault: AgentFault, outcome: NotNow | None
+    fault: AgentFault, outcome: NotNow | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = {"beganAt": AT, "startedAt": AT, "deadline": AT}
     moved = Machine.read(
@@ -181,7 +181,7 @@ async def test_a_ramdisk_that_goes_off_before_it_can_answer_has_gone_off(
         }
     )
     executor = Ramdisk(RECORDED, AgentError(fault, "The agent doesn't answer.")).executor()
-    executor._bmcs = ByHand()  # type: ignore[assignment]
+    monkeypatch.setattr(executor, "_bmcs", ByHand())
     assert await executor.carry_out(PowerOff(stage=None), moved) == outcome
 
 

@@ -208,16 +208,16 @@ async def test_a_machine_that_waits_for_its_turn_has_its_bmc_asked_as_rarely_as_
     assert (await here.world(second, hurry=False)).seen.queued == Place(1, 1)
 
 
+async def nothing(*_: object) -> None:
+    """Nothing stands in a deployment's way."""
+
+
 async def test_what_is_to_be_written_is_known_though_a_reinstallation_is_asked_for_meanwhile(
-    two_for_one_slot: tuple[Observer, Asked, Machine, Machine],
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be recorded as unknown, never be what the agent is about to be told, and never be written."""
-
-    async def nothing(*_: object) -> None:
-        """Nothing stands in its way."""
-
     here, _, first, _ = two_for_one_slot
-    here._obstacle = nothing  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(here, "_obstacle", nothing)
     before = (await here.world(first, hurry=False)).seen.user_data
     deployment = first.spec.deployment.model_copy(update={"trigger": "again"}) if first.spec.deployment else None
     asked_anew = replace(first, version=2, spec=first.spec.model_copy(update={"deployment": deployment}))
@@ -230,9 +230,6 @@ async def test_what_is_to_be_written_is_known_though_a_reinstallation_is_asked_f
 async def test_a_machine_that_stays_in_the_pool_takes_no_slot(
     two_for_one_slot: tuple[Observer, Asked, Machine, Machine], gates: list[str], queued: Place | None
 ) -> None:
-    async def nothing(*_: object) -> None:
-        """Nothing stands in its way."""
-
     here, _, first, second = two_for_one_slot
     spec = first.spec.model_copy(update={"readiness_gates": [ReadinessGate(condition_type=gate) for gate in gates]})
     ready = first.status.model_copy(update={"phase": Phase.READY, "operation": None, "owner": None})

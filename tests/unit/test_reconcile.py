@@ -585,7 +585,7 @@ async def test_a_pass_that_outlives_its_machine_leaves_nothing_behind(rig: Rig) 
     assert not rig.reconciler._hurry
 
 
-async def test_a_pass_that_outlives_its_machine_keeps_no_turn_to_install() -> None:
+async def test_a_pass_that_outlives_its_machine_keeps_no_turn_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = Cache(Capacity(fleet=1))
     rig = Rig(cache=cache)
     rig.declare()
@@ -595,7 +595,7 @@ async def test_a_pass_that_outlives_its_machine_keeps_no_turn_to_install() -> No
         assert cache.installs.place(to_deploy(machine), take=True) is None
         return await Rig.world(rig, machine, hurry=hurry)
 
-    rig.world = world  # type: ignore[method-assign]
+    monkeypatch.setattr(rig, "world", world)
     rig.trouble = Unavailable("no answer")
     with pytest.raises(Unavailable):
         await rig.turn()
@@ -613,14 +613,14 @@ def to_deploy(machine: Machine) -> Machine:
 
 
 async def test_a_status_that_keeps_nothing_of_what_is_written_is_said_so_and_nothing_is_done(
-    rig: Rig, caplog: pytest.LogCaptureFixture
+    rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with the CRD of an earlier version."""
 
     async def patch_status(*_: object) -> dict[str, Any]:
         return rig.item
 
-    rig.patch_status = patch_status  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(rig, "patch_status", patch_status)
     assert await rig.reconciler._guarded(KEY) is Result.CLUSTER_ERROR
     assert "status keeps no " in caplog.text
     assert "apply the CRDs of this version" in caplog.text
