@@ -228,7 +228,8 @@ class Executor:
             raise Obstructed(Fault(Blame.CONFIGURATION, "ImageMissing", "The image that spec names does not exist."))
         seed = await self._seed(machine, deployment, operation)
         recorded = machine.status.installed or Installed()
-        if (recorded.checksum, recorded.user_data) != (image.checksum, self._observer.user_data.known(machine)):
+        user_data, disk = self._observer.user_data.known(machine), await self._observer.root_disk(machine)
+        if (recorded.checksum, recorded.user_data, recorded.disk) != (image.checksum, user_data, disk):
             return NotNow()  # it changed since it was recorded what is written: another pass records the new one first
         info = image_info(image, uid=machine.uid, boot_mode=machine.spec.boot_mode)
         drive = await asyncio.to_thread(config_drive, seed)

@@ -33,7 +33,7 @@ from rackwright.bmcs import BMCs, Reading
 from rackwright.cache import Cache, Machine
 from rackwright.install import erase, rescue
 from rackwright.install.faults import Doing, explain
-from rackwright.install.image import misfit
+from rackwright.install.image import left_behind, misfit, root_disk
 from rackwright.install.phone_home import PhoneHome
 from rackwright.inventory.report import summary_of
 from rackwright.kube import Cluster
@@ -214,11 +214,14 @@ class Observer:
         deployment = _may_begin(machine)
         if deployment is not None:
             seen = replace(seen, obstacle=await self._obstacle(machine, deployment))
+        if deployment is not None or machine.status.phase is Phase.DEPLOYING:
+            seen = await self._disk_chosen(machine, seen)
         if machine.status.phase in (Phase.DEPLOYING, Phase.DEPLOYED):
             seen = replace(seen, user_data=await self.user_data.looked_at(machine))
         misconfigured = seen.bmc_fault is not None and seen.bmc_fault.blame is Blame.CONFIGURATION
         stays_in_pool = machine.status.phase is Phase.READY and gates_closed(world)
-        goes_on = seen.obstacle is None and not misconfigured and not stays_in_pool
+        held_up = seen.obstacle is not None or seen.left_behind is not None
+        goes_on = not held_up and not misconfigured and not stays_in_pool
         return replace(seen, queued=self._queued(machine, world, take=goes_on))
 
     def _queued(self, machine: Machine, world: World, *, take: bool) -> Place | None:
@@ -301,7 +304,7 @@ class Observer:
                 found = erase.evidence(command.result, self._evidence_time(machine, now))
                 if isinstance(found, Fault):
                     return found
-                return found + _not_seen(erase.unseen(found, await self._disks(machine) or ()), found, now)
+                return found + erase.missing(found, await self._disks(machine), machine.status.hardware, now)
             case Doing.RESCUE:
                 opened, session = rescue.opened(command.result), self.session(machine)
                 if isinstance(opened, Fault):
@@ -335,6 +338,17 @@ class Observer:
         except Obstructed as error:
             return error.fault
         return misfit(image, machine.spec, await self._disks(machine))
+
+    async def _disk_chosen(self, machine: Machine, seen: Seen) -> Seen:
+        """Where an image would go now, and what that would leave where it is."""
+        chosen, installed = await self.root_disk(machine), machine.status.installed
+        holds = installed.disk if installed is not None else None
+        left = left_behind(holds, chosen, await self._disks(machine) or ())
+        return replace(seen, root_disk=chosen, left_behind=left)
+
+    async def root_disk(self, machine: Machine) -> str | None:
+        """The disk that an image would go to, where the HardwareInventory tells."""
+        return root_disk(machine.spec.storage.root_device_hints, await self._disks(machine) or ())
 
     def image(self, deployment: Deployment | None) -> OperatingSystemImageSpec | None:
         """The image that a deployment names, if it exists."""
@@ -383,19 +397,3 @@ def _may_begin(machine: Machine) -> Deployment | None:
         status.phase in (Phase.DEPLOYING, Phase.DEPLOYED) and deployment.trigger == status.observed_triggers.deployment
     )
     return None if begun else deployment
-
-
-def _not_seen(disks: tuple[DiskInventory, ...], found: tuple[Erasure, ...], now: datetime) -> tuple[Erasure, ...]:
-    """A disk that the inventory has and the erase doesn't speak of is not erased."""
-    at = found[0].at if found else now
-    return tuple(
-        Erasure(
-            device=disk.name,
-            serial=disk.serial or disk.wwn,
-            method="Failed",
-            verified=False,
-            message="It is in the inventory, and the ramdisk did not see it: look for a loose cable or a dead disk.",
-            at=at,
-        )
-        for disk in disks
-    )

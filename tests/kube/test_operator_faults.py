@@ -197,6 +197,7 @@ REINSTALLING = During("Deploying", _running, lambda node, how: _deployed(node, {
 RESCUED = During("Rescue", _running, _rescued, "Rescue")
 RELEASING = During("Releasing", _running, _released, "Ready")
 BEGINNING = During("Allocated", _pooled, _deployed, "Deployed")
+BEGINNING_ANEW = During("Deployed", _running, REINSTALLING.begins, "Deployed")
 BEGINNING_AT_ONCE = During("Allocated", lambda _, __: None, _declared, "Deployed")
 
 
@@ -440,6 +441,9 @@ OBSTACLES = (
         how={"userDataSecretRef": {"name": "phones-elsewhere"}}),
     Row("it has no such disk", BEGINNING, HOLDS, "NoMatchingDisk", WRITTEN, says="spec.storage.rootDeviceHints",
         ends=_true_hints, spec={"storage": {"rootDeviceHints": {"serial": "NOSUCHDISK"}}}),
+    Row("its image would go to another disk than its system", BEGINNING_ANEW, HOLDS, "SystemOnOtherDisk",
+        ["GracefulShutdown", *WRITTEN], says="Choose SYSTEM in place of DATA",
+        strikes=_change(storage={"rootDeviceHints": {"serial": "DATA"}}), ends=_true_hints, disks_gib=TWO_DISKS),
     Row("its disk is too small", BEGINNING, HOLDS, "DiskTooSmall", WRITTEN, says="16.0Gi",
         ends=_change(deployment={"image": "debian-12"}), how={"image": "large"}),
 )  # fmt: skip

@@ -103,6 +103,9 @@ class Family:
 FAMILIES = (
     Family("use", ("declared",), ("deploy debian", "withdraw deployment", "withdraw everything")),
     Family("again", ("deployed",), ("pull the deployment trigger", "pull the commissioning trigger", "deploy fedora")),
+    Family(
+        "another disk", ("deployed",), ("pull the deployment trigger", "choose another disk", "choose the disk again")
+    ),
     Family("recommissioning", ("declared", "ready"), ("pull the commissioning trigger", "commission impatiently")),
     Family("deletion", ("declared", "deployed"), ("delete", "delete by force", "mark broken")),
     Family("deletion of a kept one", ("ready",), ("somebody else keeps the record too", "delete")),

@@ -53,7 +53,8 @@ def copied(history: History) -> History:
     """A world to let something happen to; specs and stored status are values and stay shared."""
     rig, chronicle = copy.copy(history.rig), copy.copy(history.chronicle)
     rig.metal, rig.memory = rig.metal.as_it_is(), replace(rig.memory)
-    chronicle.excused, chronicle.attempts = set(chronicle.excused), dict(chronicle.attempts)
+    chronicle.excused, chronicle.written = set(chronicle.excused), set(chronicle.written)
+    chronicle.attempts = dict(chronicle.attempts)
     again = History(rig, chronicle)
     rig.watch = again.check
     return again

@@ -59,6 +59,8 @@ CHANGES: dict[str, dict[str, object]] = {
     "gate": {"readinessGates": [{"conditionType": GATE}]},
     "ungate": {"readinessGates": []},
     "another key": {"allocation": {"owner": "a"}, "deployment": {"image": "debian-12", "sshAuthorizedKeys": [KEY]}},
+    "choose another disk": {"storage": {"rootDeviceHints": {"deviceName": "/dev/sdb"}}},
+    "choose the disk again": {"storage": {}},
     "move it by hand": {"bmc": {"address": "manual://"}, "power": None, "powerCycle": {}},
     "take the BMC away": {"bmc": None, "accepted": False},
     "give it a BMC": {"bmc": {"address": "redfish+https://10.0.0.7/redfish/v1/Systems/1"}, "accepted": True},

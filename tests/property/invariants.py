@@ -65,6 +65,8 @@ class Chronicle:
     """Owners whose data was left on the disks because the release policy was None."""
     attempts: dict[str, tuple[OperationName, int]] = field(default_factory=dict)
     """Which attempt each id belonged to."""
+    written: set[str] = field(default_factory=set)
+    """Disks that an image was begun to be written to, since what was on all of them was let go of."""
     blind: bool = False
     """Whether somebody else's word was taken for what is on the disks: who adopted it, or an old annotation."""
 
@@ -91,8 +93,13 @@ class Chronicle:
             if rig.spec.release.erase is EraseMode.NONE and not rig.metal.blank:
                 self.excused |= rig.metal.owned_by
             self.serves, self.wipe_asked = None, False
+            self.written.clear()
         if isinstance(moment.action, WriteImage | EraseDisks) and moment.fault is None:
+            if self.blind:
+                self.written.clear()
             self.serves, self.blind = None, False
+        if isinstance(moment.action, WriteImage) and moment.fault is None and rig.root_disk is not None:
+            self.written.add(rig.root_disk)
         if after.phase is Phase.DEPLOYED is not moment.before.phase:
             self.blind = self.blind or (rig.spec.deployment is not None and rig.spec.deployment.existing)
         if after.operation is not None:
@@ -131,6 +138,15 @@ def disks_are_written_only_where_that_was_declared(_: Chronicle, rig: Rig, momen
     else:
         assert rig.metal.writes == moment.metal.writes
         assert rig.metal.erasures == moment.metal.erasures
+
+
+def no_system_stays_behind_on_another_disk(chronicle: Chronicle, rig: Rig, moment: Moment) -> None:
+    """An image is written over the one before it, or after an erase: what starts next is what was installed last.
+
+    (Unless somebody else's word was taken for what is on the disks.)
+    """
+    if isinstance(moment.action, WriteImage) and moment.fault is None and not chronicle.blind:
+        assert chronicle.written <= {rig.root_disk}, f"{chronicle.written} could start instead of {rig.root_disk}"
 
 
 def deployed_machines_are_left_running(_: Chronicle, rig: Rig, moment: Moment) -> None:
@@ -245,6 +261,7 @@ def _assert_announced(before: BareMetalMachineStatus, action: Action, moment: Mo
         declared = Installed(
             image=deployment.image,
             checksum=moment.world.seen.image_checksum,
+            disk=moment.world.seen.root_disk,
             configuration=configuration(moment.world.spec, moment.world.name),
         )
         assert before.installed == declared, "what is about to be written is recorded as installed"
@@ -354,6 +371,7 @@ Invariant = Callable[[Chronicle, Rig, Moment], None]
 
 INVARIANTS: tuple[Invariant, ...] = (
     disks_are_written_only_where_that_was_declared,
+    no_system_stays_behind_on_another_disk,
     deployed_machines_are_left_running,
     what_is_installed_is_forgotten_only_by_an_erase,
     a_machine_has_one_owner_and_gets_one_only_when_ready,

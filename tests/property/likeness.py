@@ -44,7 +44,8 @@ def likeness(history: History) -> Hashable:
         _recorded(rig, world),
         _metal(rig, world),
         _remembered(rig, world),
-        (chronicle.serves, chronicle.wipe_asked, frozenset(chronicle.excused), chronicle.blind),
+        (chronicle.serves, chronicle.wipe_asked, chronicle.blind),
+        (frozenset(chronicle.excused), frozenset(chronicle.written)),
     )
 
 
@@ -85,7 +86,7 @@ def _recorded(rig: Rig, world: World) -> Hashable:
         (_release_failed(world), _rescue_failed(world)),
         status.last_failure.operation if status.last_failure is not None else None,
         tuple((erasure.device, erasure.method, erasure.verified) for erasure in status.erasure),
-        (installed.image, installed.at is not None) if installed is not None else None,
+        (installed.image, installed.disk, installed.at is not None) if installed is not None else None,
         (bool(differences(world)), rig.evidence is not None, rig.evidence == installed),
         status.phase is None and rig.restored and any(c.reason == STATUS_LOST for c in status.conditions),
         status.phase is None and rig.restored,

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from rackwright.lifecycle.world import CommandState
 
 DISKS = ("/dev/sda", "/dev/sdb")
-"""An image is written to the first; what an owner keeps is on both."""
+"""An image is written to the first unless hints choose the second; what an owner keeps is on both."""
 
 
 class Running(Enum):
@@ -61,9 +61,9 @@ class Metal:
     ramdisk: Ramdisk | None = None
 
     image: str | None = None
-    """The attempt whose image is complete on the first disk; `existing` for a system that nobody of us installed."""
+    """The attempt whose image is complete on a disk; `existing` for a system that nobody of us installed."""
     scribbled: bool = False
-    """Whether the first disk holds an image that was begun and not finished."""
+    """Whether a disk holds an image that was begun and not finished."""
     owned_by: set[str] = field(default_factory=set)
     """Owners whose data can be read off its disks."""
     first_boot_due: str | None = None

@@ -17,6 +17,7 @@ from tests.property.admission import admitted
 from tests.property.metal import DISKS, Boot, Metal, Running
 
 from rackwright.api.conditions import Condition
+from rackwright.api.inventory import DiskInventory
 from rackwright.api.machine import (
     BareMetalMachineSpec,
     BareMetalMachineStatus,
@@ -28,6 +29,7 @@ from rackwright.api.machine import (
     Power,
 )
 from rackwright.cache import wants_inspection
+from rackwright.install.image import left_behind, root_disk
 from rackwright.lifecycle import decide, steps
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
 from rackwright.lifecycle.decide import Decision
@@ -36,6 +38,7 @@ from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place,
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 HARDWARE = HardwareSummary(cpus=8, memory_mib=32768, disks=len(DISKS), disk_gib=960, nics=2)
+INVENTORY = tuple(DiskInventory(name=name, size_bytes=960 * 2**30) for name in DISKS)
 IMAGES = {"debian-12": "sha256:" + "1" * 64, "fedora-42": "sha256:" + "2" * 64}
 
 SILENT = Fault(Blame.BMC, "BMCUnreachable", "The BMC does not answer.")
@@ -222,6 +225,11 @@ class Rig:
         """What is recorded."""
         return _read(self.stored)
 
+    @property
+    def root_disk(self) -> str | None:
+        """The disk that an image goes to now."""
+        return root_disk(self.spec.storage.root_device_hints, INVENTORY)
+
     def once(
         self, *, crash: Crash | None = None, hurry: bool = False, stale: bool = False, chance: float = 0.5
     ) -> Decision:
@@ -288,6 +296,10 @@ class Rig:
             seen = self._reading(seen, stale=stale)
         if self.image_missing and self._may_deploy(status):
             seen = replace(seen, obstacle=IMAGE_MISSING)
+        if status.phase is Phase.DEPLOYING or self._may_deploy(status):
+            holds = status.installed.disk if status.installed is not None else None
+            left = left_behind(holds, self.root_disk, INVENTORY)
+            seen = replace(seen, root_disk=self.root_disk, left_behind=left)
         if self.others_install and self._may_wait(status):
             seen = replace(seen, queued=Place(2, 2))
         if operation is None:

@@ -17,12 +17,20 @@ from tests.property.rig import Rig
 from tests.unit.lifecycle.worlds import declared
 
 from rackwright.api.conditions import ConditionType
-from rackwright.api.machine import BareMetalMachineStatus, ObservedTriggers, Phase
+from rackwright.api.machine import BareMetalMachineStatus, ObservedTriggers, Phase, RootDeviceHints
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Action, Hold, Rest, Wait
 
-HELD = ("DeletionBlocked", "DeclarationLost", "StatusLost", "BMCMissing", "NothingToAdopt", "Locked")
+HELD = (
+    "DeletionBlocked",
+    "DeclarationLost",
+    "StatusLost",
+    "BMCMissing",
+    "NothingToAdopt",
+    "SystemOnOtherDisk",
+    "Locked",
+)
 MOST_PASSES = 150
 """The longest way there is: three attempts at every operation that a machine can be sent through."""
 
@@ -67,7 +75,8 @@ def awaits_a_person(rig: Rig, decision: Decision) -> bool:
     marked broken. DeclarationLost: the annotation says that something is installed, and nothing says whose it is.
     StatusLost: the record comes from a backup, and nothing says whether something is installed.
     BMCMissing: what is declared needs a BMC, and spec names none. NothingToAdopt: it is said to run, and is off.
-    Broken: a rescue used up its attempts. Locked: something is to be done, and the operator was told to stand down.
+    SystemOnOtherDisk: hints choose another disk than the one that was written to. Broken: a rescue used up its
+    attempts. Locked: something is to be done, and the operator was told to stand down.
     """
     if not isinstance(decision.step, Hold):
         return False
@@ -98,6 +107,11 @@ def person(chronicle: Chronicle, rig: Rig, decision: Decision) -> None:
             rig.declare(spec.model_copy(update={"bmc": declared().bmc}))
         case "NothingToAdopt":
             rig.declare(spec.model_copy(update={"deployment": declared(owner="a", image="debian-12").deployment}))
+        case "SystemOnOtherDisk":
+            assert rig.status.installed is not None
+            hints = RootDeviceHints(device_name=rig.status.installed.disk)
+            storage = spec.storage.model_copy(update={"root_device_hints": hints})
+            rig.declare(spec.model_copy(update={"storage": storage}))
         case "Locked":
             rig.declare(spec.model_copy(update={"locked": False}))
         case _ if rig.status.phase is Phase.BROKEN:

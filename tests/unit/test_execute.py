@@ -19,6 +19,7 @@ from rackwright.lifecycle.world import Blame, Fault
 from rackwright.power.port import FaultClass, PowerError
 
 RECORDED, OTHER = f"sha256:{'ab' * 32}", f"sha256:{'cd' * 32}"
+DISK = "DISK1"
 USER_DATA, EDITED = "k:recorded", "k:edited"
 """Fingerprints."""
 AT = "2026-01-01T08:00:00Z"
@@ -34,7 +35,7 @@ def machine() -> Machine:
             "status": {
                 "phase": "Deploying",
                 "operation": operation,
-                "installed": {"image": "debian-12", "checksum": RECORDED, "userData": USER_DATA},
+                "installed": {"image": "debian-12", "checksum": RECORDED, "disk": DISK, "userData": USER_DATA},
             },
         }
     )
@@ -43,8 +44,11 @@ def machine() -> Machine:
 class Ramdisk:
     """What an executor has around it, with an agent in it; `asked` is what that was asked for."""
 
-    def __init__(self, checksum: str, refusal: AgentError | None = None, *, user_data: str = USER_DATA) -> None:
+    def __init__(
+        self, checksum: str, refusal: AgentError | None = None, *, user_data: str = USER_DATA, disk: str = DISK
+    ) -> None:
         self._fingerprint = user_data
+        self._disk = disk
         self.asked: list[Mapping[str, Any]] = []
         self._image = OperatingSystemImageSpec.model_validate(
             {"url": "http://images.example/debian-12.raw", "checksum": checksum, "format": "raw"}
@@ -66,6 +70,9 @@ class Ramdisk:
 
     def image(self, _deployment: object) -> OperatingSystemImageSpec:
         return self._image
+
+    async def root_disk(self, _machine: Machine) -> str:
+        return self._disk
 
     @property
     def user_data(self) -> Ramdisk:
@@ -103,6 +110,12 @@ async def test_the_image_that_is_recorded_is_the_one_that_is_written() -> None:
 
 async def test_an_image_that_changed_since_it_was_recorded_is_not_written_before_that_is_recorded() -> None:
     ramdisk = Ramdisk(OTHER)
+    assert await ramdisk.executor().carry_out(WriteImage(), machine()) == NotNow()
+    assert ramdisk.asked == []
+
+
+async def test_another_disk_that_was_chosen_since_is_not_written_to_before_that_is_recorded() -> None:
+    ramdisk = Ramdisk(RECORDED, disk="DISK2")
     assert await ramdisk.executor().carry_out(WriteImage(), machine()) == NotNow()
     assert ramdisk.asked == []
 

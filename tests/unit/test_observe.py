@@ -17,14 +17,23 @@ from rackwright.agent.client import Command, CommandStatus
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api.conditions import Condition
-from rackwright.api.machine import Phase, Power, ReadinessGate, RescueEnvironment
+from rackwright.api.inventory import DiskInventory
+from rackwright.api.machine import (
+    HardwareSummary,
+    Installed,
+    Phase,
+    Power,
+    ReadinessGate,
+    RescueEnvironment,
+    RootDeviceHints,
+)
 from rackwright.bmcs import Reading
 from rackwright.cache import Cache, Machine
 from rackwright.install.faults import Doing
 from rackwright.install.phone_home import PhoneHome
 from rackwright.installs import Capacity
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy
-from rackwright.observe import Observer
+from rackwright.observe import KeptInventory, Observer
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AT = "2026-01-01T00:00:00Z"
@@ -137,6 +146,7 @@ def at_work(heard: float) -> tuple[Observer, Asked, Machine]:
     began = operation.model_copy(update={"name": "Commission", "step": "BootRamdisk"})
     status = machine.status.model_copy(update={"phase": Phase.COMMISSIONING, "operation": began})
     here._bmcs = asked  # type: ignore[assignment]
+    here.kept(machine, KeptInventory("op-0", HardwareSummary(), ()))
     return here, asked, replace(machine, status=status)
 
 
@@ -188,6 +198,12 @@ def to_install(name: str) -> Machine:
     )
 
 
+SYSTEM, DATA = (
+    DiskInventory(name="/dev/sda", size_bytes=16 * 2**30, serial="SYSTEM"),
+    DiskInventory(name="/dev/sdb", size_bytes=32 * 2**30, serial="DATA"),
+)
+
+
 @pytest.fixture
 def two_for_one_slot() -> tuple[Observer, Asked, Machine, Machine]:
     here, asked, first, second = observer(Sessions()), Asked(), to_install("n1"), to_install("n2")
@@ -195,6 +211,7 @@ def two_for_one_slot() -> tuple[Observer, Asked, Machine, Machine]:
     here._bmcs = asked  # type: ignore[assignment]
     for machine in (first, second):
         here._cache.put(machine)
+        here.kept(machine, KeptInventory("op-0", HardwareSummary(disks=2), (SYSTEM, DATA)))
     return here, asked, first, second
 
 
@@ -224,6 +241,23 @@ async def test_what_is_to_be_written_is_known_though_a_reinstallation_is_asked_f
     here._cache.put(asked_anew)
     assert before is not None
     assert (await here.world(asked_anew, hurry=False)).seen.user_data == before
+
+
+async def test_a_machine_whose_system_would_stay_on_another_disk_takes_no_slot(
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine],
+) -> None:
+    here, _, first, second = two_for_one_slot
+    on_data = first.status.model_copy(update={"installed": Installed(image="debian-12", disk="DATA")})
+    first = replace(first, version=2, status=on_data)
+    here._cache.put(first)
+    seen = (await here.world(first, hurry=False)).seen
+    assert (seen.root_disk, seen.left_behind) == ("SYSTEM", "DATA")
+    assert (await here.world(second, hurry=False)).seen.queued == Place(2, 2)
+    hints = first.spec.storage.model_copy(update={"root_device_hints": RootDeviceHints(serial="DATA")})
+    chosen = replace(first, version=3, spec=first.spec.model_copy(update={"storage": hints}))
+    here._cache.put(chosen)
+    seen = (await here.world(chosen, hurry=False)).seen
+    assert (seen.root_disk, seen.left_behind, seen.queued) == ("DATA", None, None)
 
 
 @pytest.mark.parametrize(("gates", "queued"), [([], Place(1, 1)), (["example.org/BurnIn"], None)])

@@ -433,6 +433,11 @@ class Installed(Model):
         default=None, description="Name of the OperatingSystemImage; absent for an adopted machine."
     )
     checksum: Checksum | None = Field(default=None, description="Checksum of what was written.")
+    disk: str | None = Field(
+        default=None,
+        description="Serial number of the disk that it was written to, else its WWN or path; absent where the "
+        "HardwareInventory doesn't tell.",
+    )
     hostname: str = Field(default="", description="Name that the system reported.")
     configuration: str | None = Field(
         default=None,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from rackwright.api.inventory import DiskInventory
-from rackwright.api.machine import EraseMode, Erasure
+from rackwright.api.machine import EraseMode, Erasure, HardwareSummary
 from rackwright.install.sentences import presentable
 from rackwright.install.steps import JSON, clean_step
 from rackwright.lifecycle.world import Blame, Fault
@@ -85,6 +85,30 @@ def unseen(found: Sequence[Erasure], disks: Iterable[DiskInventory]) -> tuple[Di
         for disk in disks
         if (not serials & {disk.serial, disk.wwn} if disk.serial or disk.wwn else disk.name not in devices)
     )
+
+
+def missing(
+    found: Sequence[Erasure], disks: Iterable[DiskInventory] | None, hardware: HardwareSummary | None, now: datetime
+) -> tuple[Erasure, ...]:
+    """What the machine has and the erase doesn't speak of, which is therefore not erased.
+
+    Args:
+        found: the evidence.
+        disks: from the HardwareInventory; None if that is gone.
+        hardware: its summary in status, which still has their number then.
+        now: when to say that it was, if there is no evidence at all.
+    """
+    at = found[0].at if found else now
+    if disks is not None:
+        look = "It is in the inventory, and the ramdisk did not see it: look for a loose cable or a dead disk."
+        return tuple(_not_seen(disk.name, disk.serial or disk.wwn, look, at) for disk in unseen(found, disks))
+    fewer = hardware.disks - len(found) if hardware is not None else 0
+    look = "The HardwareInventory that names it is gone: look for a loose cable or a dead disk."
+    return tuple(_not_seen(f"disk {len(found) + number + 1}", "", look, at) for number in range(fewer))
+
+
+def _not_seen(device: str, serial: str, message: str, at: datetime) -> Erasure:
+    return Erasure(device=device, serial=serial, method="Failed", verified=False, message=message, at=at)
 
 
 def _text(entry: Mapping[str, object], name: str) -> str:

@@ -89,6 +89,29 @@ def disk_for(hints: RootDeviceHints | None, disks: Sequence[DiskInventory]) -> D
     return next((disk for disk in disks if _matches(disk, hints)), None)
 
 
+def identity(disk: DiskInventory) -> str:
+    """What tells a disk from the machine's others, and stays with it wherever it is plugged in if it has a number."""
+    return disk.serial or disk.wwn or disk.by_path or disk.name
+
+
+def root_disk(hints: RootDeviceHints | None, disks: Sequence[DiskInventory]) -> str | None:
+    """The identity of the disk that the agent would write to, None if it would refuse every one."""
+    disk = disk_for(hints, disks)
+    return identity(disk) if disk is not None else None
+
+
+def left_behind(holds: str | None, chosen: str | None, disks: Sequence[DiskInventory]) -> str | None:
+    """The disk that would keep what is installed, which could then start instead of the image; by its identity.
+
+    Args:
+        holds: the disk that was written to before, if any was.
+        chosen: the disk that would be written to now.
+        disks: from the inventory; from a disk that isn't there any more nothing starts.
+    """
+    present = holds is not None and holds in map(identity, disks)
+    return holds if present and chosen not in (None, holds) else None
+
+
 def misfit(
     image: OperatingSystemImageSpec, machine: BareMetalMachineSpec, disks: Sequence[DiskInventory] | None
 ) -> Fault | None:

@@ -290,6 +290,10 @@ def _details(reason: str, world: World) -> Iterator[str]:
             yield CUTTING_OFF
         case "FaultReported" if spec.release.fault is not None:
             yield f"{spec.release.fault.category}: {spec.release.fault.summary}"
+        case "SystemOnOtherDisk":
+            left = world.seen.left_behind
+            yield f"Choose {left} in place of {world.seen.root_disk} in spec.storage.rootDeviceHints;"
+            yield "or withdraw spec.deployment to have every disk erased first."
         case "ReadinessGatesClosed":
             yield f"Not True: {', '.join(closed_gates(world))}."
         case "ReinstallNeeded":

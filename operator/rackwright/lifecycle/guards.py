@@ -407,6 +407,12 @@ def deployment_obstructed(world: World) -> bool:
 
 
 @guard
+def leaves_a_system(world: World) -> bool:
+    """The image would go to another disk than what was written before, which could then start instead of it."""
+    return world.seen.left_behind is not None
+
+
+@guard
 def no_install_slot(world: World) -> bool:
     """As many machines install as may, and others come before it."""
     return world.seen.queued is not None

@@ -116,11 +116,13 @@ def announced(world: World, stage: Stage) -> BareMetalMachineStatus:
         changes["installed"] = Installed(
             image=world.spec.deployment.image,
             checksum=world.seen.image_checksum,
+            disk=world.seen.root_disk,
             configuration=configuration(world.spec, world.name),
             user_data=world.seen.user_data,
         )
     elif stage is Stage.ERASE_DISKS and installed is not None:
-        changes["installed"] = Installed(image=installed.image, checksum=installed.checksum)  # it won't run again
+        gone = Installed(image=installed.image, checksum=installed.checksum, disk=installed.disk)  # it won't run again
+        changes["installed"] = gone
         changes["erasure"] = status.erasure if operation.step == stage else []  # evidence of an earlier attempt
     return status.model_copy(update=changes)
 

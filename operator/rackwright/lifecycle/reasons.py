@@ -130,6 +130,9 @@ SENTENCES = {
         "spec.bmc is missing, and what is declared can't be done without a BMC. Add it, or take back what asks for it."
     ),
     "DeploymentDeclared": "A deployment is declared.",
+    "SystemOnOtherDisk": (
+        "The image would go to another disk than what was written before, which could then start instead of it."
+    ),
     "RestartRequested": "spec.powerCycle.trigger has a new value.",
     "Restarting": "Being restarted, as spec.powerCycle.trigger asked.",
     "Restarted": "Restarted, as spec.powerCycle.trigger asked.",

@@ -53,6 +53,7 @@ from rackwright.lifecycle.guards import (
     holds_data,
     inspection_arrived,
     inventory_kept,
+    leaves_a_system,
     let_go,
     live_machine,
     locked,
@@ -223,6 +224,7 @@ TABLE: tuple[Row, ...] = (
                                                                         Finish(),                 DEPLOYED,      "FirstBootReported"),
     Row(TRANSIENT,      under_way & no_bmc,                             Hold(),                   STAY,          "BMCMissing"),
     Row(TRANSIENT,      bmc_misconfigured & untouched,                  Hold(),                   STAY,          THE_BMC_FAULT),
+    Row((DEPLOYING,),   untouched & leaves_a_system,                    Hold(),                   STAY,          "SystemOnOtherDisk"),
     Row((DEPLOYING,),   at_stage(S.START) & no_install_slot,            Wait(soon=False),         STAY,          QUEUED),
     Row(TRANSIENT,      was_held_up & untouched,                        Renew(),                  STAY,          "HeldUpNoMore"),
     Row((DEPLOYING,),   overdue & at_stage(S.BOOT_DISK) & ~agent_heard, Fail(fault("FirstBootMissing")), STAY,   THE_FAULT),
@@ -278,6 +280,7 @@ TABLE: tuple[Row, ...] = (
     # --- deploying --------------------------------------------------------------------------------------------
     Row((DEPLOYING,),   in_ramdisk & succeeded,                         Advance(S.BOOT_DISK),     STAY,          "ImageWritten"),
     Row((DEPLOYING,),   in_ramdisk & running,                           Wait(),                   STAY,          "WritingImage"),
+    Row((DEPLOYING,),   in_ramdisk & leaves_a_system,                   Hold(),                   STAY,          "SystemOnOtherDisk"),
     Row((DEPLOYING,),   in_ramdisk,                                     WriteImage(),             STAY,          "WritingImage"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & agent_heard & powered_on, PowerOff(stage=None),   STAY,          "LeavingRamdisk"),
     Row((DEPLOYING,),   at_stage(S.BOOT_DISK) & powered_off,            BootDisk(),               STAY,          "BootingDisk"),
@@ -339,6 +342,7 @@ TABLE: tuple[Row, ...] = (
     Row((DEPLOYED,),    (~deployment_wanted | reinstall_triggered) & no_bmc, Hold(),                   STAY,          "BMCMissing"),
     Row((DEPLOYED,),    ~deployment_wanted,                             Begin(Op.RELEASE),        RELEASING,     "DeploymentWithdrawn"),
     Row((DEPLOYED,),    reinstall_triggered & deployment_obstructed,    Hold(),                   STAY,          THE_OBSTACLE),
+    Row((DEPLOYED,),    reinstall_triggered & leaves_a_system,          Hold(),                   STAY,          "SystemOnOtherDisk"),
     Row((DEPLOYED,),    reinstall_triggered,                            Begin(Op.DEPLOY),         DEPLOYING,     "ReinstallRequested"),
 
     Row((READY,),       ~accepted,                                      Abandon(),                NEW,           "Withdrawn"),
@@ -350,6 +354,7 @@ TABLE: tuple[Row, ...] = (
     Row((ALLOCATED,),   deployment_wanted & live_machine,               Adopt(),                  DEPLOYED,      "Adopted"),
     Row((ALLOCATED,),   deployment_wanted & no_bmc,                     Hold(),                   STAY,          "BMCMissing"),
     Row((ALLOCATED,),   deployment_wanted & deployment_obstructed,      Hold(),                   STAY,          THE_OBSTACLE),
+    Row((ALLOCATED,),   deployment_wanted & leaves_a_system,            Hold(),                   STAY,          "SystemOnOtherDisk"),
     Row((ALLOCATED,),   deployment_wanted,                              Begin(Op.DEPLOY),         DEPLOYING,     "DeploymentDeclared"),
 
     # --- a restart that was asked for, and power as spec wishes it -----------------------------------------------

@@ -103,6 +103,10 @@ class Seen:
     """`status.installed` as the machine's annotation remembers it."""
     image_checksum: str | None = None
     """Of the image that is declared now, where it exists."""
+    root_disk: str | None = None
+    """The disk that the image would go to now, by its serial number, WWN or path, where the inventory tells."""
+    left_behind: str | None = None
+    """The disk that holds what was written before, where an image would go to another one now."""
     user_data: str | None = None
     """Keyed digest of the user data that is declared now, where it is known."""
     queued: Place | None = None

@@ -39,6 +39,7 @@ from rackwright.lifecycle.guards import (
     holds_data,
     inspection_arrived,
     inventory_kept,
+    leaves_a_system,
     live_machine,
     marked_broken,
     no_bmc,
@@ -57,12 +58,14 @@ COMMANDS = (WriteImage, EraseDisks, OpenRescue)
 
 
 def what_spec_or_a_secret_lacks_spends_no_attempt(moment: Moment) -> None:
-    """What a Secret or `spec.bmc` lacks holds it without using up attempts."""
+    """What a Secret or `spec.bmc` lacks, or hints that choose another disk, hold it without using up attempts."""
     world, failed = moment.world, moment.decision.failure is not None
     assert not (failed and no_bmc(world)), "an attempt is spent without a BMC"
     before_anything = untouched(world) and not doing(OperationName.RESTART)(world) and not retry_not_due(world)
     if bmc_misconfigured(world) and before_anything and unhindered(moment):
         assert not failed, "an attempt is spent on what a Secret lacks"
+    if _leaves_a_system(world) and before_anything and unhindered(moment):
+        assert not failed, "an attempt is spent on hints that choose another disk"
 
 
 def a_deadline_stays(moment: Moment) -> None:
@@ -103,7 +106,12 @@ def _can_end(moment: Moment) -> bool:
 
 
 def _held(world: World) -> bool:
-    return untouched(world) and (bmc_misconfigured(world) or was_held_up(world) or awaits_its_turn(world))
+    held = bmc_misconfigured(world) or was_held_up(world) or awaits_its_turn(world) or _leaves_a_system(world)
+    return untouched(world) and held
+
+
+def _leaves_a_system(world: World) -> bool:
+    return doing(OperationName.DEPLOY)(world) and leaves_a_system(world)
 
 
 def an_attempt_ends_when_its_time_is_up(moment: Moment) -> None:
@@ -115,7 +123,8 @@ def an_attempt_ends_when_its_time_is_up(moment: Moment) -> None:
     if not _can_end(moment) or _held(world):
         return
     if is_at(moment, *IDLE):
-        assert rescue_wanted(world) or deployment_obstructed(world) or not overdue(world), "its deadline has passed"
+        held = rescue_wanted(world) or deployment_obstructed(world) or leaves_a_system(world)
+        assert held or not overdue(world), "its deadline has passed"
         return
     assert not overdue(world), "its deadline has passed"
     assert not (untouched(world) and bmc_silent(world)), "a silent BMC is waited for before anything is done"

@@ -10,6 +10,7 @@ from rackwright.api.machine import OperationName, Phase
 from rackwright.lifecycle.guards import (
     deployment_obstructed,
     evidence_stale,
+    leaves_a_system,
     no_bmc,
     recommission_triggered,
     reinstall_triggered,
@@ -30,6 +31,8 @@ def who_rests_has_no_wish_left(moment: Moment) -> None:
     if not at_liberty(moment) or world.deleting or moment.fault is not None or not isinstance(step, Rest | Hold):
         return
     wishes, obstacle = open_wishes(world), None
+    if wishes & NEED_IMAGE and world.seen.left_behind is not None:
+        obstacle = "SystemOnOtherDisk"
     if wishes & NEED_IMAGE and world.seen.obstacle is not None:
         obstacle = world.seen.obstacle.reason
     if wishes & NEED_BMC and no_bmc(world):
@@ -51,7 +54,7 @@ def what_can_not_be_done_is_not_begun(moment: Moment) -> None:
         if is_at(moment, Phase.DEPLOYED):
             impossible.add(OperationName.RELEASE)
         assert operation not in impossible, f"{operation} is begun without a BMC"
-    if operation is OperationName.DEPLOY and deployment_obstructed(world):
+    if operation is OperationName.DEPLOY and (deployment_obstructed(world) or leaves_a_system(world)):
         assert is_at(moment, Phase.DEPLOYING), "a deployment is begun that can't be done"
 
 

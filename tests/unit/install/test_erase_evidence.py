@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rackwright.api.inventory import DiskInventory
-from rackwright.api.machine import EraseMode, Erasure
+from rackwright.api.machine import EraseMode, Erasure, HardwareSummary
 from rackwright.install import erase
 from rackwright.install.steps import node
 from rackwright.lifecycle.world import Fault
@@ -122,3 +122,23 @@ def test_a_disk_of_the_inventory_that_was_not_seen_is_named() -> None:
         DiskInventory(name="/dev/sdd", wwn="0x5"),
     ]
     assert erase.unseen([erasure(), erasure(device="/dev/sdd", serial="0x5")], inventory) == tuple(inventory[1:3])
+
+
+def test_a_disk_that_the_erase_does_not_speak_of_is_not_erased() -> None:
+    found = (erasure(),)
+    inventory = [DiskInventory(name="/dev/sda", serial="RACK0001"), DiskInventory(name="/dev/sdb", wwn="0x5")]
+
+    (missing,) = erase.missing(found, inventory, HardwareSummary(disks=2), AT)
+
+    assert (missing.device, missing.serial, missing.verified) == ("/dev/sdb", "0x5", False)
+    assert "loose cable" in missing.message
+    assert erase.missing(found, inventory[:1], HardwareSummary(disks=2), AT) == (), "the inventory is newer"
+
+
+def test_without_the_inventory_disks_are_counted() -> None:
+    two = HardwareSummary(disks=2)
+
+    assert [e.verified for e in erase.missing((erasure(),), None, two, AT)] == [False]
+    assert erase.missing((erasure(), erasure(device="/dev/sdb")), None, two, AT) == ()
+    assert len(erase.missing((), None, two, AT)) == 2
+    assert erase.missing((erasure(),), None, None, AT) == ()

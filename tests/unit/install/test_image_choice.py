@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.inventory import DiskInventory
 from rackwright.api.machine import BareMetalMachineSpec, BootMode, RootDeviceHints
-from rackwright.install.image import disk_for, image_info, misfit, root_device
+from rackwright.install.image import disk_for, identity, image_info, left_behind, misfit, root_device, root_disk
 
 GIB = 2**30
 SHA256 = "ab" * 32
@@ -157,3 +158,31 @@ def test_a_misfit_is_told_before_anything_boots(
     assert fault is not None
     assert fault.reason == reason
     assert says in fault.message
+
+
+@pytest.mark.parametrize(
+    ("facts", "identity_"),
+    [
+        ({"serial": "S1", "wwn": "0x5000", "by_path": "/dev/disk/by-path/pci-0"}, "S1"),
+        ({"wwn": "0x5000", "by_path": "/dev/disk/by-path/pci-0"}, "0x5000"),
+        ({"by_path": "/dev/disk/by-path/pci-0"}, "/dev/disk/by-path/pci-0"),
+        ({}, "/dev/sda"),
+    ],
+)
+def test_a_disk_is_known_by_what_stays_with_it(facts: Mapping[str, Any], identity_: str) -> None:
+    assert identity(disk(**facts)) == identity_
+    assert root_disk(None, [disk(**facts)]) == identity_
+
+
+def test_a_disk_that_no_hint_matches_is_no_root_disk() -> None:
+    assert root_disk(RootDeviceHints(serial="S1"), [disk()]) is None
+
+
+def test_what_is_installed_on_another_disk_could_start_instead_of_the_image() -> None:
+    system, data = disk("/dev/sda", serial="SYSTEM"), disk("/dev/sdb", serial="DATA")
+
+    assert left_behind("SYSTEM", "DATA", [system, data]) == "SYSTEM"
+    assert left_behind("SYSTEM", "SYSTEM", [system, data]) is None
+    assert left_behind("SYSTEM", "DATA", [data]) is None, "a disk that was taken out starts nothing"
+    assert left_behind(None, "DATA", [system, data]) is None, "nobody knows where it was written to"
+    assert left_behind("SYSTEM", None, [system, data]) is None, "no disk is chosen, which is another fault"

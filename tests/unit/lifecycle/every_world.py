@@ -179,6 +179,7 @@ def worlds(number: int, *, torn: bool = False) -> Iterator[World]:
             first_boot=draw([None, None, installed()]) if phase is Phase.DEPLOYING and not torn else None,
             twin=draw([None] * 19 + ["rack/node-01"]),
             obstacle=draw([None, None, OBSTACLE]),
+            left_behind=draw([None] * 4 + ["DISK1"]),
             image_checksum=draw([None, CHECKSUM]),
             evidence=draw([status.installed, status.installed, None, installed()]),
             listening_since=draw([None, NOW - MINUTES]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from tests.unit.lifecycle.worlds import CHECKSUM, NOW, attempt, declared, heard,
 from rackwright.api.machine import Installed, OperationName, Phase
 from rackwright.lifecycle.decide import decide
 from rackwright.lifecycle.differences import configuration
-from rackwright.lifecycle.steps import BootDisk, PowerOff, Stage, Wait, WriteImage
+from rackwright.lifecycle.steps import BootDisk, EraseDisks, Hold, PowerOff, Stage, Wait, WriteImage
 from rackwright.lifecycle.world import Blame, CommandState, Fault, Seen, World
 
 
@@ -46,6 +47,68 @@ def test_another_image_declared_before_the_write_is_recorded_before_it_is_writte
     assert decision.status.installed == Installed(
         image="fedora-42", checksum=CHECKSUM, configuration=configuration(announced.spec, announced.name)
     )
+
+
+@pytest.mark.parametrize("stage", [Stage.START, Stage.POWER_OFF, Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE])
+def test_an_image_that_would_leave_a_system_on_another_disk_is_not_written(stage: Stage) -> None:
+    in_ramdisk = stage in (Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE)
+    seen = power_on(agent=heard()) if in_ramdisk else power_on()
+    reinstalling = world(
+        Phase.DEPLOYING,
+        declared(owner="search", image="debian-12"),
+        replace(seen, root_disk="DATA", left_behind="SYSTEM"),
+        owner="search",
+        installed=installed(),
+        operation=attempt(OperationName.DEPLOY, stage),
+    )
+
+    held, goes_on = decide(reinstalling), decide(replace(reinstalling, seen=seen))
+
+    assert (held.step, held.reason) == (Hold(), "SystemOnOtherDisk")
+    assert "Choose SYSTEM in place of DATA in spec.storage.rootDeviceHints; or withdraw" in held.message
+    assert held.status.installed == reinstalling.status.installed
+    assert isinstance(goes_on.step, WriteImage if in_ramdisk else PowerOff)
+
+
+@pytest.mark.parametrize("command", [CommandState.RUNNING, CommandState.SUCCEEDED])
+def test_an_image_that_is_written_stays_where_it_is(command: CommandState) -> None:
+    writing = world(
+        Phase.DEPLOYING,
+        declared(owner="search", image="debian-12"),
+        power_on(agent=heard(command=command), root_disk="DATA", left_behind="SYSTEM"),
+        owner="search",
+        installed=installed(came_up=False),
+        operation=attempt(OperationName.DEPLOY, Stage.WRITE_IMAGE),
+    )
+
+    assert not isinstance(decide(writing).step, Hold)
+
+
+def test_it_is_recorded_which_disk_is_written_to_and_that_it_is_erased() -> None:
+    deploying = world(
+        Phase.DEPLOYING,
+        declared(owner="search", image="debian-12"),
+        power_on(agent=heard(), image_checksum=CHECKSUM, root_disk="DISK1"),
+        owner="search",
+        operation=attempt(OperationName.DEPLOY, Stage.BOOT_RAMDISK),
+    )
+    recorded = decide(deploying).status
+    releasing = world(
+        Phase.RELEASING,
+        declared(),
+        power_on(agent=heard()),
+        owner="search",
+        installed=recorded.installed,
+        operation=attempt(OperationName.RELEASE, Stage.BOOT_RAMDISK),
+    )
+
+    erasing = decide(releasing)
+
+    assert recorded.installed is not None
+    assert recorded.installed.disk == "DISK1"
+    assert erasing.step == EraseDisks()
+    assert erasing.status.installed is not None
+    assert erasing.status.installed.disk == "DISK1"
 
 
 def test_a_ramdisk_that_still_reports_after_the_write_is_left_once_and_its_silence_is_waited_through() -> None:
