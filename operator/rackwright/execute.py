@@ -53,6 +53,8 @@ SYNC_SECONDS = 60.0
 """How long the ramdisk may take to write out what it has buffered."""
 UNRECORDED_SECONDS = 5.0
 """A system that shuts down within this costs no write; one that takes longer is asked twice if we vanish before."""
+SECOND_THOUGHT_SECONDS = 15.0
+"""How often it is decided anew whether the power is to go: whoever asked for it may have taken that back meanwhile."""
 LOOKS = 12
 """How often the power is looked at while a system shuts down: a thousand may do so at once."""
 
@@ -184,12 +186,14 @@ class Executor:
         return None
 
     async def _shut_down(self, machine: Machine, driver: PowerDriver, grace: float) -> AskedToShutDown | None:
-        """Ask the system, once, and wait: a moment, and when that was recorded, for what is left of its time."""
+        """Ask the system, once, and wait a moment; when that was recorded, for what is left of its time, bit by bit."""
         asked_at, now = machine.status.shutdown_asked_at, datetime.now(UTC)
         if asked_at is not None:
-            left = min(max(grace - (now - asked_at).total_seconds(), 0.0), grace)
-            await self._off_within(driver, left, every=grace / LOOKS)
-            return None
+            asked_at = min(asked_at, now)  # the clock may have been set back
+            left = max(grace - (now - asked_at).total_seconds(), 0.0)
+            within = min(left, SECOND_THOUGHT_SECONDS)
+            seen = await self._off_within(driver, within, every=min(grace / LOOKS, SECOND_THOUGHT_SECONDS))
+            return AskedToShutDown(asked_at) if seen is not PowerState.OFF and left > within else None
         if not await driver.ask_to_shut_down():
             return None
         seen = await self._off_within(driver, min(grace, UNRECORDED_SECONDS), every=min(grace / LOOKS, 2.0))

@@ -419,9 +419,9 @@ class Reconciler:
             self._metrics.wrote(written)
             _log.log(*journal.recorded(machine, recorded))
             self.seen(written)
-            await self._events.tell(machine, decision)
         finally:
             self._writing.discard(machine.key)
+        await self._events.tell(machine, decision)
 
     # --- what the HTTP server waits for --------------------------------------------------------------------------
 

@@ -106,6 +106,7 @@ FAMILIES = (
     Family(
         "another disk", ("deployed",), ("pull the deployment trigger", "choose another disk", "choose the disk again")
     ),
+    Family("another disk at last", ("never came up",), ("pull the commissioning trigger", "choose another disk")),
     Family("recommissioning", ("declared", "ready"), ("pull the commissioning trigger", "commission impatiently")),
     Family("deletion", ("declared", "deployed"), ("delete", "delete by force", "mark broken")),
     Family("deletion of a kept one", ("ready",), ("somebody else keeps the record too", "delete")),

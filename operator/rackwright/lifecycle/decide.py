@@ -26,6 +26,7 @@ from rackwright.lifecycle.reasons import (
     LEAVE_FAILED,
     LET_GO_AS_IT_RUNS,
     MAYBE_CUT_OFF,
+    PASSING,
     QUEUED,
     RELEASED_FIRST,
     THE_BMC_FAULT,
@@ -35,6 +36,7 @@ from rackwright.lifecycle.reasons import (
     sentence,
 )
 from rackwright.lifecycle.steps import (
+    WORK_DONE,
     Acknowledge,
     Action,
     Begin,
@@ -143,9 +145,12 @@ def decide(world: World) -> Decision:
 
 
 def after_fault(world: World, fault: Fault) -> Decision:
-    """What follows when carrying out a step failed: another attempt, or Failed; an idle machine only says so."""
+    """What follows when carrying out a step failed: another attempt, or Failed; an idle machine only says so.
+
+    Nor is an attempt given up whose work on the disks is done, where only the BMC couldn't be asked for power just now.
+    """
     before = world.status
-    if before.operation is None:
+    if before.operation is None or (fault.reason in PASSING and before.operation.step in WORK_DONE):
         return decide(replace(world, seen=replace(world.seen, power=Power.UNKNOWN, bmc_fault=fault)))
     seen = replace(world.seen, agent=None, first_boot=None)
     status = failed(world, fault)

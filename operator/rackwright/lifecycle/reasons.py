@@ -32,6 +32,9 @@ CUTTING_OFF = "An image or an erase was under way on its disks, and may be cut o
 MAYBE_CUT_OFF = "No system has come up since an image or an erase was begun on its disks: that may have been cut off."
 RELEASED_FIRST = "Deleted: the machine is released before its record goes."
 
+PASSING = frozenset({"BMCUnreachable", "BMCBusy"})
+"""Faults of a BMC that tell nothing of the machine, and may be over at the next look."""
+
 FOR_SOMEBODY = frozenset(
     {"AwaitingStartFromNetwork", "AwaitingStartFromDisk", "ReadinessGatesClosed", "ReinstallNeeded"}
 )

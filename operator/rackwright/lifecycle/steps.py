@@ -27,6 +27,9 @@ class Stage(StrEnum):
     POWER_ON = "PowerOn"
 
 
+WORK_DONE = (Stage.BOOT_DISK, Stage.SHUT_DOWN)
+"""Stages at which the disks are as they should be, and only power is left: to begin anew would do all of it again."""
+
 # --- records ---------------------------------------------------------------------------------------------------
 
 

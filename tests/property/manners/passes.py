@@ -9,6 +9,7 @@ from rackwright.lifecycle.guards import (
     accepted,
     at_stage,
     deployment_wanted,
+    doing,
     evidence_lost,
     holds_data,
     marked_broken,
@@ -33,6 +34,12 @@ unwanted = holds_data & ~deployment_wanted
 unclaimed = ~holds_data
 
 Path = list[tuple[Phase | None, Phase | None]]
+
+
+def unwritten(world: World) -> bool:
+    """Whether its deployment hasn't come to its disk yet: no image is under way to it, or on it."""
+    started = untouched(world) or (in_ramdisk(world) and command(world) in (None, CommandState.NONE))
+    return doing(OperationName.DEPLOY)(world) and started
 
 
 def at_liberty(moment: Moment) -> bool:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from tests.property.manners.open_wishes import NEED_BMC, NEED_IMAGE, open_wishes
-from tests.property.manners.passes import RESTING, at_liberty, begun, goes_first_to, is_at, same_attempt, unhindered
+from tests.property.manners.passes import (
+    RESTING,
+    at_liberty,
+    begun,
+    goes_first_to,
+    is_at,
+    same_attempt,
+    unhindered,
+    untouched,
+    unwritten,
+)
 from tests.property.rig import Moment
 
 from rackwright.api.machine import OperationName, Phase
@@ -18,7 +28,7 @@ from rackwright.lifecycle.guards import (
     retry_not_due,
     seen_off,
 )
-from rackwright.lifecycle.steps import Hold, Rest
+from rackwright.lifecycle.steps import BootRamdisk, Hold, PowerOff, Rest
 
 
 def who_rests_has_no_wish_left(moment: Moment) -> None:
@@ -56,6 +66,8 @@ def what_can_not_be_done_is_not_begun(moment: Moment) -> None:
         assert operation not in impossible, f"{operation} is begun without a BMC"
     if operation is OperationName.DEPLOY and (deployment_obstructed(world) or leaves_a_system(world)):
         assert is_at(moment, Phase.DEPLOYING), "a deployment is begun that can't be done"
+    if leaves_a_system(world) and unwritten(world) and untouched(world) and unhindered(moment):
+        assert not isinstance(moment.action, PowerOff | BootRamdisk), "it is started for an image that isn't written"
 
 
 def a_new_trigger_tries_at_once(moment: Moment) -> None:

@@ -16,6 +16,7 @@ from tests.property.manners.passes import (
     unclaimed,
     unhindered,
     untouched,
+    unwritten,
 )
 from tests.property.rig import Moment
 
@@ -40,6 +41,7 @@ from rackwright.lifecycle.guards import (
     gave_up,
     holds_data,
     inspection_arrived,
+    leaves_a_system,
     live_machine,
     marked_broken,
     no_bmc,
@@ -110,8 +112,7 @@ def a_hold_says_what_to_change(moment: Moment) -> None:
         "StatusLost": phase is None and past_unknown(world),
         "BMCMissing": no_bmc(world) and (under_way(world) or not open_wishes(world).isdisjoint(NEED_BMC)),
         "NothingToAdopt": phase is Phase.ALLOCATED and live_machine(world) and seen_off(world),
-        "SystemOnOtherDisk": world.seen.left_behind is not None
-        and (phase is Phase.DEPLOYING or bool(open_wishes(world) & NEED_IMAGE)),
+        "SystemOnOtherDisk": leaves_a_system(world) and (unwritten(world) or bool(open_wishes(world) & NEED_IMAGE)),
         "DeletionBlocked": phase is Phase.BROKEN and world.deleting,
         "RescueGaveUp": phase is Phase.BROKEN and rescue_wanted(world) and gave_up(OperationName.RESCUE)(world),
         "MarkedBroken": phase is Phase.BROKEN and marked_broken(world),

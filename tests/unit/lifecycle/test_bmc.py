@@ -9,7 +9,7 @@ import pytest
 from tests.unit.lifecycle.worlds import anywhere, attempt, declared, installed, power_off, world
 
 from rackwright.api.machine import BareMetalMachineSpec, OperationName, Phase
-from rackwright.lifecycle.decide import decide
+from rackwright.lifecycle.decide import after_fault, decide
 from rackwright.lifecycle.steps import BootRamdisk, Hold, Rest, Stage, Wait
 from rackwright.lifecycle.world import Blame, Fault, Seen
 
@@ -97,6 +97,47 @@ def test_a_bmc_that_is_silent_for_a_moment_undoes_nothing(
     assert (decision.step, decision.reason) == (Wait(), reason)
     assert decision.status.operation is not None
     assert (decision.status.operation.attempt, decision.status.operation.step) == (1, stage)
+
+
+@pytest.mark.parametrize("fault", ["BMCUnreachable", "BMCBusy"])
+@pytest.mark.parametrize(
+    ("phase", "operation", "stage"),
+    [
+        (Phase.RELEASING, OperationName.RELEASE, Stage.SHUT_DOWN),
+        (Phase.COMMISSIONING, OperationName.COMMISSION, Stage.SHUT_DOWN),
+        (Phase.DEPLOYING, OperationName.DEPLOY, Stage.BOOT_DISK),
+        (Phase.RESCUE, OperationName.END_RESCUE, Stage.BOOT_DISK),
+    ],
+)
+def test_a_bmc_that_cannot_be_asked_once_the_disks_are_done_does_not_have_them_done_again(
+    phase: Phase, operation: OperationName, stage: Stage, fault: str
+) -> None:
+    spec = declared(owner="search", image="debian-12")
+    owner = None if phase is Phase.COMMISSIONING else "search"
+    came_from = Phase.DEPLOYED if phase is Phase.RESCUE else None
+    going_on = attempt(operation, stage, since=2 * MINUTES)
+    nearly_done = world(phase, spec, power_off(), owner=owner, operation=going_on, rescued_from=came_from)
+
+    decision = after_fault(nearly_done, Fault(Blame.BMC, fault, "The BMC broke the connection off."))
+
+    assert isinstance(decision.step, Wait)
+    assert decision.failure is None
+    assert decision.status.operation is not None
+    assert (decision.status.operation.attempt, decision.status.operation.step) == (1, stage)
+    reachable = next(c for c in decision.status.conditions if c.type == "BMCReachable")
+    assert (reachable.status, reachable.reason) == ("False", fault)
+
+
+def test_a_bmc_that_refuses_once_the_disks_are_done_costs_the_attempt() -> None:
+    spec = declared(owner="search", image="debian-12")
+    written = attempt(OperationName.DEPLOY, Stage.BOOT_DISK, since=2 * MINUTES)
+    nearly_done = world(Phase.DEPLOYING, spec, power_off(), owner="search", operation=written)
+
+    decision = after_fault(nearly_done, Fault(Blame.BMC, "BMCProtocolError", "The BMC does nothing."))
+
+    assert decision.failure is not None
+    assert decision.status.operation is not None
+    assert decision.status.operation.attempt == 2
 
 
 @pytest.mark.parametrize(("phase", "operation", "stage"), [row[:3] for row in IN_PROGRESS[:3]])
