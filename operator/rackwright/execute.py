@@ -164,8 +164,10 @@ class Executor:
         """A ramdisk is synced and cut, which is quick and loses nothing; an installed system is asked first."""
         self._bmcs.stale(machine.uid)
         operation, session = machine.status.operation, self._observer.session(machine)
-        in_ramdisk = session is not None or (operation is not None and operation.step == Stage.SHUT_DOWN)
-        grace = 0.0 if in_ramdisk else self._means.grace  # an agent that has only reported its hardware has no session
+        inspected = operation is not None and self._sessions.inspection(machine.uid, operation.id) is not None
+        shuts_down = operation is not None and operation.step == Stage.SHUT_DOWN
+        in_ramdisk = session is not None or inspected or shuts_down
+        grace = 0.0 if in_ramdisk else self._means.grace
         if session is not None:
             try:
                 await self._observer.client(machine, session).run("standby.sync", {}, SYNC_SECONDS)

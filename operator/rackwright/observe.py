@@ -122,6 +122,12 @@ class Observer:
         """The machine's HardwareInventory was written."""
         self._inventories[machine.uid] = inventory
 
+    def found(self, machine: Machine) -> HardwareSummary | None:
+        """What the present attempt's inspection found, once that is in the cluster."""
+        inventory, operation = self._inventories.get(machine.uid), machine.status.operation
+        of_this_attempt = inventory is not None and operation is not None and inventory.operation_id == operation.id
+        return inventory.summary if inventory is not None and of_this_attempt else None
+
     def reported(self, uid: str, report: PhoneHome) -> None:
         """The installed system has called."""
         self._first_boots[uid] = report
@@ -191,6 +197,7 @@ class Observer:
             seen = replace(
                 seen,
                 agent=await self._agent(machine, operation, world.now),
+                kept=self.found(machine),
                 first_boot=self._first_boot(machine, operation, world.now),
             )
         else:
@@ -253,13 +260,10 @@ class Observer:
         inspected = self._sessions.inspection(machine.uid, operation.id) is not None
         if session is None and not inspected:
             return None
-        inventory = self._inventories.get(machine.uid)
-        kept = inventory is not None and inventory.operation_id == operation.id
         agent = Agent(
             heard_at=_then(session.heard_at, now) if session is not None else now,
             takes_commands=session is not None,
             inspected=inspected,
-            hardware=inventory.summary if inventory is not None and kept else None,
         )
         doing = _DOING.get(operation.name)
         if session is None or doing is None:

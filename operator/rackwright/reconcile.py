@@ -373,6 +373,7 @@ class Reconciler:
                 return 0.0
             # Minutes, where a BMC was waited for: the pause before the next attempt is not to be over by then.
             world = replace(world, now=world.now + timedelta(seconds=int(monotonic() - begun)))
+            world = world.with_status(decision.status)  # with what wasn't worth a write of its own
             decision = after_fault(world, outcome) if isinstance(outcome, Fault) else after_refusal(world)
             return await self._pause(machine, decision)
         if isinstance(outcome, AskedToShutDown):

@@ -42,14 +42,17 @@ ENDED = {Told.SWITCH_OFF, Told.LEAVE}
 ANNOUNCED = {
     "PowerOff": ENDED,
     "PowerOn": STARTED,
-    "BootRamdisk": {Told.BOOT_NETWORK, Told.SWITCH_ON},
+    "BootRamdisk": {Told.BOOT_NETWORK, Told.SWITCH_ON} | ENDED,
     "WriteImage": {Told.WRITE},
     "EraseDisks": {Told.ERASE},
     "OpenRescue": {Told.OPEN_RESCUE},
     "BootDisk": ENDED | {Told.BOOT_DISK, Told.SWITCH_ON},
     "ShutDown": ENDED,
 }
-"""What a machine may be told at each `status.operation.step`."""
+"""What a machine may be told at each `status.operation.step`.
+
+One that has told what it is made of is switched off, and that is recorded with what comes of it.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f you@example.org"
 INTO_THE_POOL = Counter({
     "patch baremetalmachines": 1,
-    "patch baremetalmachines/status": 3,
+    "patch baremetalmachines/status": 2,
     "patch hardwareinventories": 1,
     "create events": 2,
 })  # fmt: skip
@@ -237,7 +237,7 @@ def test_several_machines_go_at_once_and_none_costs_more_than_seven_requests_a_w
         assert node.status["installed"]["addresses"] == [node.metal.address]
         assert len(node.metal.images_written) == 1
     assert besides_secrets(audit) == {what: len(nodes) * count for what, count in DEPLOYMENT.items()}
-    assert INTO_THE_POOL.total() == DEPLOYMENT.total() == 7
+    assert (INTO_THE_POOL.total(), DEPLOYMENT.total()) == (6, 7)
 
 
 def test_nothing_of_it_shows_a_secret_a_traceback_or_a_refusal(here: Site) -> None:

@@ -81,6 +81,8 @@ class Operation:
     """What tells it from an earlier one of that name."""
     first: Callable[[Machine], None] = lambda _: None
     """What is done to the machine before."""
+    inspected_again: Sequence[Moment | str] = ()
+    """Where it costs one boot more: that its ramdisk is done with is recorded with what comes of it."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.again}".strip()
@@ -90,6 +92,14 @@ class Operation:
         """All of them."""
         return [*(kind(step) for step in self.steps for kind in (Recorded, Left)), Ended(), *self.places]
 
+    def may_be_told(self, at: Moment | str | None) -> Sequence[Sequence[str]]:
+        """Every reset that the BMC is given where the operator is killed there; None: wherever it happens to be."""
+        if not self.inspected_again or at not in (*self.inspected_again, None):
+            return [self.told]
+        off = self.told.index("ForceOff") + 1
+        once_more = [*self.told[:off], "On", "ForceOff", *self.told[off:]]
+        return [once_more] if at is not None else [self.told, once_more]
+
 
 def _marked_broken(node: Machine) -> None:
     node.change(broken={"reason": "DIMM A3"})
@@ -97,7 +107,15 @@ def _marked_broken(node: Machine) -> None:
 
 
 OPERATIONS = (
-    Operation("Commission", ("BootRamdisk", "ShutDown"), (IPXE, INSPECTION), Machine.declare, "Ready", COMMISSIONED),
+    Operation(
+        "Commission",
+        ("BootRamdisk",),
+        (IPXE, INSPECTION, reset("ForceOff")),
+        Machine.declare,
+        "Ready",
+        COMMISSIONED,
+        inspected_again=(Left("BootRamdisk"), reset("ForceOff")),
+    ),
     Operation(
         "Deploy",
         ("BootRamdisk", "WriteImage", "BootDisk"),
@@ -127,13 +145,14 @@ OPERATIONS = (
     ),
     Operation(
         "Commission",
-        ("PowerOff", "BootRamdisk", "ShutDown", "BootDisk"),
+        ("PowerOff", "BootRamdisk", "BootDisk"),
         (reset("GracefulShutdown"), INSPECTION, reset("ForceOff")),
         lambda node: node.change(broken=None),
         "Deployed",
         ["GracefulShutdown", "On", "ForceOff", "On"],
         again="with a system on it",
         first=_marked_broken,
+        inspected_again=(Left("BootRamdisk"), reset("ForceOff")),
     ),
     Operation(
         "Rescue",
@@ -179,7 +198,7 @@ def test_an_operator_that_is_killed_at_any_step_goes_on_where_it_was(
 ) -> None:
     for node in fleet:
         operation.first(node)
-    befores = [Before(node) for node in fleet]
+    befores, names = [Before(node) for node in fleet], [node.name for node in fleet]
     held = list(zip(fleet, operation.moments, strict=False))
     visits = {node.name: node.metal.journal.count(at) + 1 for node, at in held if isinstance(at, str)}
     for node, at in held:
@@ -202,7 +221,8 @@ def test_an_operator_that_is_killed_at_any_step_goes_on_where_it_was(
     here.operator.start()
     for node, before in zip(fleet, befores, strict=True):
         status = settled(node, operation.arrives)
-        assert node.metal.told[len(before.told) :] == operation.told, node.name
+        at = dict(zip(names, operation.moments, strict=False)).get(node.name)
+        assert node.metal.told[len(before.told) :] in operation.may_be_told(at), node.name
         assert [number for _, number in attempts(node, operation.name) - before.attempts] == [1], node.name
         assert node.metal.journal[len(before.journal) :].count(operation.once) == bool(operation.once), node.name
         assert (status["history"][0]["name"], status["history"][0]["outcome"]) == (operation.name, "Succeeded")

@@ -249,7 +249,7 @@ class Rig:
             action = decision.step
             fault = self._carry_out(action, world)
             if fault is not None and crash is None:
-                decision = decide.after_fault(world, fault)
+                decision = decide.after_fault(world.with_status(decision.status), fault)
                 self._record(decision)
         else:
             self._record(decision)
@@ -307,7 +307,8 @@ class Rig:
         first_boot = None
         if self.memory.first_boot == operation.id:
             first_boot = Installed(hostname="node-07", addresses=["10.0.0.7"], ssh_host_keys=["k"], at=self.now)
-        return replace(seen, agent=self._agent(status), first_boot=first_boot)
+        kept = HARDWARE if self.memory.kept == operation.id else None
+        return replace(seen, agent=self._agent(status), first_boot=first_boot, kept=kept)
 
     def _reading(self, seen: Seen, *, stale: bool) -> Seen:
         if self.metal.on_its_way:
@@ -349,7 +350,6 @@ class Rig:
             heard_at=heard_at or self.now,
             inspected=inspected,
             takes_commands=heard_at is not None,
-            hardware=HARDWARE if memory.kept == operation.id else None,
         )
         if heard_at is None or operation.name is OperationName.COMMISSION:
             return agent

@@ -297,11 +297,36 @@ async def test_progress_goes_along_with_whatever_is_written_before(clock: Clock)
     await rig.turn()
     clock.now += 20.0
     rig.later += timedelta(seconds=20)
-    rig.seen = replace(rig.seen, agent=Agent(heard_at=NOW, hardware=HardwareSummary(cpus=8), inspected=True))
+    rig.seen = replace(rig.seen, agent=Agent(heard_at=NOW))
     assert await rig.turn() == 0.0
-    assert rig.deeds == ["write", "tell ShuttingDown"]
-    assert (rig.item["status"]["power"], rig.item["status"]["operation"]["step"]) == ("On", "ShutDown")
+    assert rig.deeds == ["write", "tell InspectionLost"]
+    assert rig.item["status"]["power"] == "On"
     assert rig.item["status"]["poweredAt"] == f"{NOW:%FT%TZ}", "when it was seen, not when it was told"
+
+
+async def test_a_ramdisk_that_has_told_all_is_switched_off_and_that_is_written_with_what_comes_of_it(
+    clock: Clock,  # noqa: ARG001 (it stands still)
+) -> None:
+    rig = await booting()
+    rig.seen = replace(rig.seen, agent=Agent(heard_at=NOW, inspected=True), kept=HardwareSummary(cpus=8))
+    assert await rig.turn() == 0.0
+    assert rig.deeds == ["PowerOff", "acted ShuttingDown"]
+    rig.deeds.clear()
+    rig.seen = Seen(power=Power.OFF, kept=HardwareSummary(cpus=8))
+    await rig.turn()
+    assert rig.deeds == ["write", "tell Available"]
+    assert (rig.item["status"]["phase"], rig.item["status"]["hardware"]["cpus"]) == ("Ready", 8)
+
+
+async def test_a_bmc_that_cannot_be_asked_then_does_not_have_the_machine_inspected_again(
+    clock: Clock,  # noqa: ARG001 (it stands still)
+) -> None:
+    rig = await booting()
+    rig.seen = replace(rig.seen, agent=Agent(heard_at=NOW, inspected=True), kept=HardwareSummary(cpus=8))
+    rig.outcome = Fault(Blame.BMC, "BMCUnreachable", "The BMC broke the connection off.")
+    await rig.turn()
+    assert rig.item["status"]["operation"]["step"] == "ShutDown"
+    assert rig.item["status"]["operation"]["attempt"] == 1
 
 
 async def test_what_passed_within_the_while_is_never_told(clock: Clock) -> None:

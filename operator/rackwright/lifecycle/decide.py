@@ -6,7 +6,7 @@ out leaves an executor no choice: record `status` first if it changes the intent
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -39,6 +39,7 @@ from rackwright.lifecycle.steps import (
     WORK_DONE,
     Acknowledge,
     Action,
+    Advance,
     Begin,
     Fail,
     Finish,
@@ -85,6 +86,8 @@ class Decision:
     """When to look without being woken."""
     skipped: str = ""
     """What is left undone where the record is let go of, in a sentence."""
+    urgent: bool = True
+    """Whether what this reading records is worth a write of its own before an action."""
 
     @property
     def transitions(self) -> tuple[Turn, ...]:
@@ -93,7 +96,7 @@ class Decision:
 
     def announces(self, before: BareMetalMachineStatus) -> bool:
         """Whether status must be recorded before the step: it says what is meant to be done, not only what was seen."""
-        return _intent(self.status) != _intent(before)
+        return self.urgent and _intent(self.status) != _intent(before)
 
     def is_progress(self, before: BareMetalMachineStatus) -> bool:
         """Whether it tells no more than how an attempt gets on within its step, which nobody has to act upon.
@@ -131,10 +134,12 @@ def decide(world: World) -> Decision:
     """Read the table for one machine."""
     turns: list[Turn] = []
     failure: Failure | None = None
+    records: list[Record] = []
     for _ in range(_LONGEST_READING):
         row = matching_row(world)
         if not isinstance(row.do, Record):
-            return _decision(world, row, row.do, tuple(turns), failure)
+            return replace(_decision(world, row, row.do, tuple(turns), failure), urgent=_is_urgent(records, row.do))
+        records.append(row.do)
         before = world.status.phase
         world = _after(world, recorded(row.do, world, to=destination(row, world)), row)
         if isinstance(row.do, Fail):
@@ -152,7 +157,7 @@ def after_fault(world: World, fault: Fault) -> Decision:
     before = world.status
     if before.operation is None or (fault.reason in PASSING and before.operation.step in WORK_DONE):
         return decide(replace(world, seen=replace(world.seen, power=Power.UNKNOWN, bmc_fault=fault)))
-    seen = replace(world.seen, agent=None, first_boot=None)
+    seen = replace(world.seen, agent=None, first_boot=None, kept=None)
     status = failed(world, fault)
     following, failure = decide(replace(world, status=status, seen=seen, hurry=False)), status.last_failure
     if status.phase is before.phase or failure is None:
@@ -174,6 +179,12 @@ def after_refusal(world: World) -> Decision:
     return decide(replace(world, seen=replace(world.seen, agent=unclear)))
 
 
+def _is_urgent(records: Sequence[Record], step: Action | Pause) -> bool:
+    """Whether there is more in a reading than what an action that announces nothing itself may leave for later."""
+    leaves_it = not isinstance(step, Pause) and step.stage is None
+    return not leaves_it or not records or not all(isinstance(each, Advance) and each.with_the_next for each in records)
+
+
 def _intent(status: BareMetalMachineStatus) -> BareMetalMachineStatus:
     """Status without what only tells what was seen."""
     operation = status.operation.model_copy(update={"message": ""}) if status.operation else None
@@ -191,7 +202,7 @@ def _after(world: World, status: BareMetalMachineStatus, row: Row) -> World:
     old, new = world.status.operation, status.operation
     seen = world.seen
     if (old and old.id) != (new and new.id):
-        seen = replace(seen, agent=None, first_boot=None)
+        seen = replace(seen, agent=None, first_boot=None, kept=None)
     hurry = world.hurry and not isinstance(row.do, Fail | Begin)
     return replace(world, status=status, seen=seen, hurry=hurry)
 

@@ -445,7 +445,7 @@ def inspection_arrived(world: World) -> bool:
 @guard
 def inventory_kept(world: World) -> bool:
     """The HardwareInventory of this attempt is written."""
-    return world.seen.agent is not None and world.seen.agent.hardware is not None
+    return world.seen.kept is not None
 
 
 @guard

@@ -77,7 +77,7 @@ def _changes(step: Record, world: World, to: Phase | None) -> dict[str, Any]:
         case steps.Begin(operation):
             changes = _begun(world, operation, to)
         case steps.Advance(stage):
-            inspected = {"hardware": agent.hardware} if agent is not None and agent.hardware is not None else {}
+            inspected = {"hardware": world.seen.kept} if world.seen.kept is not None else {}
             changes = {"operation": _at(world, stage), **inspected}
         case steps.Renew():
             changes = {"operation": _renewed(world)}

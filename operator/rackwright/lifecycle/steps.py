@@ -45,6 +45,8 @@ class Advance:
     """The attempt has come to another stage."""
 
     stage: Stage
+    with_the_next: bool = False
+    """Whether it is only recorded with what follows: to do the stage before once more is all that a crash costs."""
 
 
 @dataclass(frozen=True, slots=True)

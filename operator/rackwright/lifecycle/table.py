@@ -251,6 +251,8 @@ TABLE: tuple[Row, ...] = (
                                                                         Finish(),                 RETURN,        "RescueEnded"),
     Row((RESCUE,),      doing(Op.END_RESCUE) & at_stage(S.BOOT_DISK) & powered_off,
                                                                         BootDisk(),               STAY,          "BootingDisk"),
+    Row((COMMISSIONING,), in_ramdisk & inventory_kept & by_hand,        Advance(S.SHUT_DOWN),     STAY,          "InventoryKept"),
+    Row((COMMISSIONING,), in_ramdisk & inventory_kept,                  Advance(S.SHUT_DOWN, with_the_next=True), STAY, "InventoryKept"),
     Row(TRANSIENT,      (untouched | in_ramdisk) & powered_off,         BootRamdisk(),            STAY,          "BootingRamdisk"),
     Row(TRANSIENT,      at_stage(S.BOOT_RAMDISK) & ~agent_heard & stage_overdue & bmc_silent,
                                                                         Fail(),                   STAY,          THE_FAULT),
@@ -264,7 +266,6 @@ TABLE: tuple[Row, ...] = (
     Row(TRANSIENT,      at_work & broke,                                Fail(),                   STAY,          THE_FAULT),
 
     # --- commissioning ----------------------------------------------------------------------------------------
-    Row((COMMISSIONING,), in_ramdisk & inventory_kept,                  Advance(S.SHUT_DOWN),     STAY,          "InventoryKept"),
     Row((COMMISSIONING,), in_ramdisk & inspection_arrived,              KeepInventory(),          STAY,          "KeepingInventory"),
     Row((COMMISSIONING,), in_ramdisk,                                   Fail(fault("InspectionLost")), STAY,     THE_FAULT),
     Row((COMMISSIONING,), at_stage(S.SHUT_DOWN) & powered_on,           PowerOff(stage=None),     STAY,          "ShuttingDown"),

@@ -60,8 +60,6 @@ class Agent:
     """The ramdisk's agent, of the present attempt's own boot."""
 
     heard_at: datetime
-    hardware: HardwareSummary | None = None
-    """What its inspection found, once it was kept as a HardwareInventory."""
     inspected: bool = False
     """Whether its inspection has arrived, kept or not."""
     command: CommandState = CommandState.NONE
@@ -95,6 +93,8 @@ class Seen:
     """What the installed system reported, with the present attempt's token."""
     twin: str | None = None
     """`namespace/name` of the machine that a boot MAC or BMC of this one belongs to: it holds data, or is older."""
+    kept: HardwareSummary | None = None
+    """What the present attempt's inspection found, once it was kept as a HardwareInventory."""
     inventory: HardwareSummary | None = None
     """What the HardwareInventory says of a machine that nobody trusts yet; looked at until status has it."""
     obstacle: Fault | None = None

@@ -51,6 +51,7 @@ MANNERS: tuple[Manner, ...] = (
     words.a_wait_says_what_is_waited_for,
     words.a_hold_says_what_to_change,
     words.what_is_held_is_stalled,
+    words.what_runs_is_not_stalled_by_hints_alone,
     words.a_mark_says_what_it_may_have_cut_off,
     words.ready_is_what_is_as_declared,
     words.a_failure_names_its_cause,

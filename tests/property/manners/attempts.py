@@ -128,7 +128,7 @@ def an_attempt_ends_when_its_time_is_up(moment: Moment) -> None:
         return
     assert not overdue(world), "its deadline has passed"
     assert not (untouched(world) and bmc_silent(world)), "a silent BMC is waited for before anything is done"
-    lost = booting(world) and not powered_off(world) and not agent_heard(world)
+    lost = booting(world) and not inventory_kept(world) and not powered_off(world) and not agent_heard(world)
     assert not (lost and stage_overdue(world)), "a boot that doesn't arrive is waited for"
     stuck = shutting_down(world) and bmc_silent(world)
     assert not (stuck and stage_overdue(world)), "a BMC that doesn't switch off is waited for"

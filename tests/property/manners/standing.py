@@ -30,6 +30,7 @@ from rackwright.lifecycle.guards import (
     fault_reported,
     gates_closed,
     gave_up,
+    inventory_kept,
     live_machine,
     marked_broken,
     overdue,
@@ -133,7 +134,7 @@ def what_is_withdrawn_is_released(moment: Moment) -> None:
             assert not deployment_wanted(world) or live_machine(world), "it is released, and nobody withdrew it"
             assert start is Phase.DEPLOYING or not unclaimed(world), "nothing is installed that could be released"
         if (start, end) == (Phase.COMMISSIONING, Phase.RELEASING):
-            assert shutting_down(world), "released before it was checked"
+            assert shutting_down(world) or inventory_kept(world), "released before it was checked"
             assert powered_off(world), f"{end}, and its power is {world.seen.power}"
     if is_at(moment, Phase.FAILED) and at_liberty(moment) and unwanted(world) and not marked_broken(world):
         before = rescue_wanted(world) or recommission_triggered(world) or evidence_stale(world)

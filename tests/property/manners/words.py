@@ -49,6 +49,7 @@ from rackwright.lifecycle.guards import (
     past_unknown,
     power_undeclared,
     powered_off,
+    reinstall_triggered,
     rescue_wanted,
     restart_triggered,
     retry_not_due,
@@ -141,6 +142,14 @@ def what_is_held_is_stalled(moment: Moment) -> None:
     elif bmc_misconfigured(world) and untouched(world):
         assert isinstance(step, Hold), "nobody is told what its BMC lacks"
         assert reason == _named(world.seen.bmc_fault), f"{reason} isn't what its BMC lacks"
+
+
+def what_runs_is_not_stalled_by_hints_alone(moment: Moment) -> None:
+    """A deployed system that merely isn't what is declared runs; which disk it is on matters when it is installed."""
+    stalled = next((c for c in moment.after.conditions if c.type == ConditionType.STALLED), None)
+    if moment.after.phase is Phase.DEPLOYED and stalled is not None and stalled.status == "True":
+        world = moment.world.with_status(moment.after)
+        assert stalled.reason != "SystemOnOtherDisk" or reinstall_triggered(world), "a system that runs has stalled"
 
 
 def a_mark_says_what_it_may_have_cut_off(moment: Moment) -> None:

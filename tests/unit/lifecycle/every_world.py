@@ -143,13 +143,12 @@ def _agents() -> list[Agent | None]:
             Agent(
                 heard_at=NOW - since,
                 inspected=inspected,
-                hardware=hardware,
                 command=command,
                 erasure=erasure,
                 takes_commands=command is not CommandState.NONE or not inspected,
             )
             for since in (timedelta(seconds=10), 4 * MINUTES)
-            for inspected, hardware in ((False, None), (True, None), (True, HARDWARE))
+            for inspected in (False, True)
             for command in CommandState
             for erasure in ((), (erased("/dev/sda"),), (erased("/dev/sda", verified=False),))
         ),
@@ -179,6 +178,7 @@ def worlds(number: int, *, torn: bool = False) -> Iterator[World]:
             first_boot=draw([None, None, installed()]) if phase is Phase.DEPLOYING and not torn else None,
             twin=draw([None] * 19 + ["rack/node-01"]),
             obstacle=draw([None, None, OBSTACLE]),
+            kept=draw([None, HARDWARE]) if status.operation is not None else None,
             left_behind=draw([None] * 4 + ["DISK1"]),
             image_checksum=draw([None, CHECKSUM]),
             evidence=draw([status.installed, status.installed, None, installed()]),
