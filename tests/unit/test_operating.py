@@ -1,4 +1,4 @@
-"""What the pages beside the manifests say of the code is so: options with their defaults, reasons, links."""
+"""What people who operate it read is so: options with their defaults, reasons, and links that lead somewhere."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from lab import pod
+from lab.paths import REPOSITORY
 from rackwright import __main__ as command
 from rackwright.netboot.decision import Why
 
-PAGES = sorted(pod.MANIFESTS.glob("*.md"))
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "operator/README.md", *sorted(pod.MANIFESTS.glob("*.md"))]
 OPERATING = (pod.MANIFESTS / "OPERATING.md").read_text()
 
 
@@ -54,7 +55,7 @@ def test_every_reason_for_the_local_disk_is_explained() -> None:
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(Why)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_of_a_page_lead_somewhere(page: Any) -> None:
     for path, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text()):
         target = page.parent / path if path else page
