@@ -16,6 +16,7 @@ import pytest
 from lab import pod, samples
 from lab.controlplane import ControlPlane
 from lab.kubectl import Kubectl
+from rackwright.api import GROUP, VERSION
 
 pytestmark = pytest.mark.kube
 
@@ -140,6 +141,12 @@ def test_only_administrators_declare_and_delete(plane: ControlPlane) -> None:
         assert "declared and deleted by rackwright-admins" in refused.stderr
         done = plane.ctl(*arguments, "--dry-run=server", *ADMINISTRATOR, stdin=another)
         assert done.returncode == 0, done.stderr
+    all_of_them = f"/apis/{GROUP}/{VERSION}/namespaces/machines/baremetalmachines"
+    refused = plane.ctl("delete", "--raw", all_of_them, "--as=system:serviceaccount:kube-system:namespace-controller")
+    assert "declared and deleted by rackwright-admins" in refused.stdout + refused.stderr, (
+        "they go with their namespace"
+    )
+    assert plane.ctl("get", "bmm", "node-01", "-n", "machines").returncode == 0
 
 
 # --- readiness gates ------------------------------------------------------------------------------------------------
@@ -188,7 +195,7 @@ def test_a_rack_is_declared_from_a_list_and_accepted_from_another(plane: Control
 
     for name, host in {"ours": "10.10.0.12", "stranger": "10.10.0.66"}.items():
         spec = {"accepted": False, "bootMACAddress": "52:54:00:10:00:02", "bmc": {"address": f"ipmi://{host}"}}
-        kind = {"apiVersion": "metal.rackwright.io/v1alpha1", "kind": "BareMetalMachine"}
+        kind = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "BareMetalMachine"}
         body = json.dumps({**kind, "metadata": {"name": name, "namespace": "machines"}, "spec": spec})
         assert plane.ctl("create", "-f", "-", stdin=body).returncode == 0
         new = ("--subresource=status", "--type=merge", "-p", '{"status": {"phase": "New"}}')
