@@ -9,8 +9,8 @@ of the attempt, and an operator that was restarted knows the same. A slot ends w
 latest, because a machine that is locked meanwhile has nobody who would fail it. All that is kept beside the records is
 who was told to go on and hasn't been recorded yet; that ends with the machine's next record.
 
-Next is a machine of the namespace that has the fewest slots, then of the rack that has the fewest, then the one whose
-operation was recorded first: one machine of one tenant is not behind five thousand of another.
+Next is a machine of the namespace that has the fewest slots, then of the rack that has the fewest, then the one that
+came to Deploying first: one machine of one tenant is not behind five thousand of another.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Installations(NamedTuple):
 @dataclass(frozen=True, slots=True, order=True)
 class _Waiter:
     since: datetime
-    """When its operation was recorded: a restart and a retry change nothing of that."""
+    """When it came to Deploying: a restart and a retry change nothing of that."""
     uid: str
     key: Key = field(compare=False)
     rack: str = field(compare=False)
@@ -115,7 +115,7 @@ class Installs:
                 self._holding[machine.uid] = _Holder(machine.key.namespace, machine.rack, operation.deadline)
                 return set()
             if _ready_to_begin(machine, operation, self._clock()):
-                self._join(machine, operation.began_at)
+                self._join(machine, _came_at(machine.status, operation))
                 return self._called() if had_slot else set()
         self._told.pop(machine.uid, None)
         return self._called() if had_slot or waited else set()
@@ -139,7 +139,8 @@ class Installs:
         now = self._clock()
         if not recorded and machine.status.phase not in _AT_REST:
             return Place(len(self._waiting) + 1, len(self._waiting) + 1)
-        waiter = self._waiting.get(uid) or self._join(machine, operation.began_at if recorded and operation else now)
+        since = _came_at(machine.status, operation) if recorded and operation is not None else now
+        waiter = self._waiting.get(uid) or self._join(machine, since)
         called = any(each.uid == uid for each in self._next())
         if called and take:
             until = _NEVER if recorded else now + timedelta(seconds=_PROMISE_SECONDS)
@@ -241,6 +242,10 @@ def _about(told: int, now: int) -> bool:
 def _installing(status: BareMetalMachineStatus) -> bool:
     operation = status.operation
     return status.phase is Phase.DEPLOYING and operation is not None and operation.name is OperationName.DEPLOY
+
+
+def _came_at(status: BareMetalMachineStatus, operation: Operation) -> datetime:
+    return status.phase_since or operation.began_at
 
 
 def _ready_to_begin(machine: Machine, operation: Operation, now: datetime) -> bool:

@@ -50,17 +50,18 @@ class Fleet:
         number = len(self.records)
         before = self.records.get(name)
         version = int(before["metadata"]["resourceVersion"]) + 1 if before else 1
+        since = before["status"]["phaseSince"] if before else stamp(number - 9000)
         operation = {
             "id": f"op-{name}",
             "name": "Deploy",
             "step": changes.pop("step", ""),
-            "beganAt": before["status"]["operation"]["beganAt"] if before else stamp(number - 9000),
+            "beganAt": changes.pop("began", since),
             "startedAt": stamp(0),
             "deadline": stamp(changes.pop("lasts", 3600)),
         }
         if "retry_in" in changes:
             operation["nextRetryAt"] = stamp(changes.pop("retry_in"))
-        status = {"phase": changes.pop("phase", "Deploying"), "operation": operation, "owner": "o"}
+        status = {"phase": changes.pop("phase", "Deploying"), "phaseSince": since, "operation": operation, "owner": "o"}
         status["conditions"] = changes.pop("conditions", [])
         spec = {
             "bootMACAddress": f"52:54:00:00:{number // 256:02x}:{number % 256:02x}",
@@ -202,6 +203,15 @@ def test_a_restart_loses_neither_slots_nor_order(fleet: Fleet) -> None:
     fleet.record("n1", step="BootDisk")
     assert fleet.asks("n4") is not None
     assert fleet.asks("n2") is None
+
+
+def test_one_that_is_to_be_tried_again_comes_before_those_that_came_later_however_late_its_work_began(
+    fleet: Fleet,
+) -> None:
+    fleet.installing(["n0", "n1"])
+    fleet.record("n0", step="", began=stamp(0))
+    assert fleet.asks("n2") == Place(2, 4)
+    assert fleet.asks("n0") is None
 
 
 def test_nobody_waits_behind_one_that_is_held_up_by_something_else(fleet: Fleet) -> None:

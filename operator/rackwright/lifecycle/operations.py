@@ -212,7 +212,10 @@ def _renewed(world: World) -> Operation | None:
     if operation is None:
         return None
     deadline = world.now + limits(world.spec, operation.name)[0]
-    return operation.model_copy(update={"started_at": world.now, "step_started_at": world.now, "deadline": deadline})
+    changes: dict[str, Any] = {"started_at": world.now, "step_started_at": world.now, "deadline": deadline}
+    if operation.attempt == 1:
+        changes["began_at"] = world.now
+    return operation.model_copy(update=changes)
 
 
 def _begun(world: World, operation: OperationName, to: Phase | None) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """The attempt hasn't touched the machine yet: its time begins now."""
+    """The attempt hasn't touched the machine yet: its time begins now, and with a first attempt the operation's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def test_nothing_is_done_and_nothing_fails_before_its_turn_however_late(seen: Se
 
 
 @pytest.mark.parametrize(("seen", "step"), [(power_off(), BootRamdisk()), (power_on(), PowerOff())])
-def test_an_attempts_time_begins_with_its_turn(seen: Seen, step: object) -> None:
+def test_a_first_attempts_time_and_its_operations_begin_with_its_turn(seen: Seen, step: object) -> None:
     before = waiting(power_off())
     turn = replace(before, now=before.now + 30 * HOURS, seen=seen)
 
@@ -78,9 +78,20 @@ def test_an_attempts_time_begins_with_its_turn(seen: Seen, step: object) -> None
 
     assert decision.step == step
     assert decision.status.operation is not None
-    assert before.status.operation is not None
     assert decision.status.operation.deadline == turn.now + WANTED.deployment.timeout  # type: ignore[union-attr]
-    assert decision.status.operation.began_at == before.status.operation.began_at
+    assert decision.status.operation.began_at == decision.status.operation.started_at == turn.now
+    assert decision.status.phase_since == before.status.phase_since
+
+
+def test_a_retry_that_waited_for_its_turn_changes_nothing_of_when_the_operation_began() -> None:
+    retry = attempt(DEPLOY, Stage.START, number=2, since=HOURS, retry_in=timedelta(seconds=-1))
+    due = world(Phase.DEPLOYING, WANTED, power_off(queued=Place(1, 2)), owner="search", operation=retry)
+    waits = due.with_status(decide(due).status)
+
+    begun = decide(replace(waits, now=waits.now + HOURS, seen=power_off())).status.operation
+
+    assert begun is not None
+    assert (begun.began_at, begun.started_at) == (retry.began_at, waits.now + HOURS)
 
 
 def test_a_retry_waits_for_its_turn_again() -> None:
