@@ -67,7 +67,8 @@ ROWS: dict[str, Sequence[Panel]] = {
     "Operations": (
         Panel(
             "Time in phase, 95 % of those that left it within the hour, and what is expected",
-            "Counted when a machine leaves the phase.",
+            "Counted when a machine leaves the phase. Deploying's has the wait for a turn to install; what is expected "
+            "of it hasn't.",
             [
                 Query(_quantile(0.95, "rackwright_phase_duration_seconds", "phase", over="1h"), "{{phase}}"),
                 Query("max by (phase) (rackwright_phase_expected_seconds)", "{{phase}} expected"),

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import BareMetalMachineStatus, Phase
+from rackwright.lifecycle.reasons import QUEUED
 
 UNDECIDED = "Undecided"
 """Stands for the phase of a record that has no status yet."""
@@ -27,8 +28,9 @@ EXPECTED: Mapping[Phase, timedelta] = {
 }
 """How long a machine is expected to stay, by phase; in others it may stay as long as it likes.
 
-In Rescue, that is until the environment is open, or left. A failed first attempt is allowed for but in Deploying, whose
-attempts take as long as somebody's image; a Failed machine should have been seen to within a day.
+In Rescue, that is until the environment is open, or left; in Deploying, from its turn to install. A failed first
+attempt is allowed for but in Deploying, whose attempts take as long as somebody's image; a Failed machine should have
+been seen to within a day.
 """
 
 
@@ -124,7 +126,17 @@ def counted(status: BareMetalMachineStatus) -> Counted:
 
 
 def _since(status: BareMetalMachineStatus) -> datetime | None:
-    """When the stay began; a rescue that is open stays as long as its owner likes."""
-    if status.phase is not Phase.RESCUE:
-        return status.phase_since
-    return status.operation.began_at if status.operation is not None else None
+    """When the stay began; a rescue that is open stays as long as its owner likes, as does who awaits a turn."""
+    operation = status.operation
+    match status.phase:
+        case Phase.DEPLOYING if operation is not None:
+            return operation.began_at if not _awaits_its_turn(status) else None
+        case Phase.RESCUE:
+            return operation.began_at if operation is not None else None
+        case _:
+            return status.phase_since
+
+
+def _awaits_its_turn(status: BareMetalMachineStatus) -> bool:
+    """Whether others install first; a first attempt begins with its turn, and its operation with that."""
+    return any(condition.reason == QUEUED for condition in status.conditions if condition.type in _OURS)

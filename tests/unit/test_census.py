@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.lifecycle.worlds import declared, power_off, world
 
 from rackwright.api.machine import BareMetalMachineStatus, Phase
 from rackwright.census import EXPECTED, PHASES, UNDECIDED, Census, counted
+from rackwright.lifecycle.decide import decide
+from rackwright.lifecycle.world import Blame, Fault, Place, Seen, World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -20,12 +24,15 @@ def status(phase: Phase | None, *, since: datetime | None = NOW, **more: Any) ->
     return BareMetalMachineStatus.model_validate({"phase": phase, "phaseSince": since, **more})
 
 
-def condition(kind: str, standing: str) -> dict[str, Any]:
-    return {"type": kind, "status": standing, "reason": "Because", "lastTransitionTime": NOW}
+def condition(kind: str, standing: str, reason: str = "Because") -> dict[str, Any]:
+    return {"type": kind, "status": standing, "reason": reason, "lastTransitionTime": NOW}
 
 
-def under_way(since: datetime) -> dict[str, Any]:
-    return {"id": "op", "name": "Rescue", "beganAt": since, "startedAt": since, "deadline": since}
+QUEUED = [condition("Reconciling", "True", "AwaitingInstallSlot")]
+
+
+def under_way(since: datetime, name: str = "Rescue", **more: Any) -> dict[str, Any]:
+    return {"id": "op", "name": name, "beganAt": since, "startedAt": since, "deadline": since, **more}
 
 
 def shown(numbers: Counter[Any]) -> dict[Any, int]:
@@ -40,7 +47,8 @@ CHANGES = st.lists(
             status,
             st.sampled_from([None, *Phase]),
             since=st.sampled_from([None, NOW, NOW + HOUR, NOW + 2 * HOUR]),
-            conditions=st.sampled_from([[], [condition("Ready", "True")], [condition("Ready", "False")]]),
+            conditions=st.sampled_from([[], [condition("Ready", "True")], [condition("Ready", "False")], QUEUED]),
+            operation=st.sampled_from([None, under_way(NOW), under_way(NOW + HOUR)]),
         ),
         st.integers(0, 50),
     ),
@@ -93,6 +101,54 @@ def test_a_rescue_is_timed_while_it_is_opened_and_left_and_not_while_it_is_open(
     census.put("uid", status(Phase.RESCUE, operation=under_way(NOW + 100 * limit)))
     assert not shown(census.overdue(NOW + 100 * limit))
     assert shown(census.overdue(NOW + 101 * limit)) == {"Rescue": 1}
+
+
+def test_a_machine_that_waits_for_its_turn_to_install_is_not_overdue_however_long_it_waits() -> None:
+    census, limit, turn = Census(), EXPECTED[Phase.DEPLOYING], NOW + 100 * HOUR
+    census.put("uid", status(Phase.DEPLOYING, operation=under_way(NOW, "Deploy"), conditions=QUEUED))
+    assert not shown(census.overdue(turn))
+    census.put("uid", status(Phase.DEPLOYING, operation=under_way(turn, "Deploy")))
+    assert not shown(census.overdue(turn + limit - HOUR / 3600))
+    assert shown(census.overdue(turn + limit)) == {"Deploying": 1}
+
+
+def test_a_later_attempt_is_timed_from_the_first_and_stops_counting_only_while_it_waits_for_its_turn() -> None:
+    census, limit = Census(), EXPECTED[Phase.DEPLOYING]
+    retry = under_way(NOW, "Deploy", attempt=3, startedAt=NOW + limit)
+    census.put("uid", status(Phase.DEPLOYING, operation=retry))
+    assert shown(census.overdue(NOW + limit)) == {"Deploying": 1}
+    census.put("uid", status(Phase.DEPLOYING, operation=retry, conditions=QUEUED))
+    assert not shown(census.overdue(NOW + 2 * limit))
+    census.put("uid", status(Phase.DEPLOYING, operation=retry))
+    assert shown(census.overdue(NOW + 2 * limit)) == {"Deploying": 1}
+
+
+def test_an_installation_that_waited_for_hours_and_then_fails_becomes_overdue_with_its_attempts() -> None:
+    census, limit = Census(), EXPECTED[Phase.DEPLOYING]
+    spec = declared(owner="search", image="debian-12")
+    begins = world(Phase.ALLOCATED, spec, power_off(queued=Place(1, 2)), owner="search")
+
+    def recorded(before: World) -> World:
+        after = before.with_status(decide(before).status)
+        census.put("uid", after.status)
+        return after
+
+    waits = recorded(begins)
+    assert not shown(census.overdue(waits.now + 99 * HOUR))
+    turn = recorded(replace(waits, now=waits.now + 100 * HOUR, seen=power_off()))
+    assert not shown(census.overdue(turn.now))
+    silent = Seen(bmc_fault=Fault(Blame.BMC, "BMCUnreachable", "The BMC does not answer."))
+    failed = recorded(replace(turn, now=turn.now + limit - HOUR / 60, seen=silent))
+    assert failed.status.operation is not None
+    assert failed.status.operation.attempt == 2
+    assert not shown(census.overdue(failed.now))
+    assert shown(census.overdue(turn.now + limit)) == {"Deploying": 1}
+
+
+def test_a_deployment_whose_operation_was_lost_is_timed_by_its_phase() -> None:
+    census, limit = Census(), EXPECTED[Phase.DEPLOYING]
+    census.put("uid", status(Phase.DEPLOYING, conditions=QUEUED))
+    assert shown(census.overdue(NOW + limit)) == {"Deploying": 1}
 
 
 def test_a_phase_that_nothing_is_expected_of_is_never_overdue() -> None:

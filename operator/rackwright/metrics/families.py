@@ -114,7 +114,7 @@ MACHINES = Family("rackwright_machines", Kind.GAUGE, "Machines by phase; Undecid
 OVERDUE = Family(
     "rackwright_machines_overdue",
     Kind.GAUGE,
-    "Machines that have been in their phase for longer than expected.",
+    "Machines that have been in their phase for longer than expected; in Deploying, since their turn to install.",
     {"phase": tuple(Phase)},
 )
 EXPECTED = Family(
@@ -139,7 +139,7 @@ ENLISTMENTS = Family(
 PHASE_DURATION = Family(
     "rackwright_phase_duration_seconds",
     Kind.HISTOGRAM,
-    "How long machines were in a phase, counted when they leave it.",
+    "How long machines were in a phase, counted when they leave it; in Deploying, the wait for their turn included.",
     {"phase": tuple(Phase)},
     PHASE_BUCKETS,
 )
