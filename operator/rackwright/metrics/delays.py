@@ -51,6 +51,7 @@ class Echoes:
         self._awaited: dict[str, tuple[int, float]] = {}
         """Version and time of each; the dictionary's order is the order of time."""
         self._heard: dict[str, int] = {}
+        """The newest version of each that was told of."""
 
     def wrote(self, item: Mapping[str, Any]) -> None:
         """The API server has answered a write with this record."""
@@ -62,7 +63,7 @@ class Echoes:
     def told(self, item: Mapping[str, Any], *, listed: bool = False) -> None:
         """A watch told of this record; a listing shows that it did not."""
         uid, version = _named(item)
-        self._heard[uid] = version
+        self._heard[uid] = max(self._heard.get(uid, -1), version)
         awaited = self._awaited.get(uid)
         if awaited is not None and version >= awaited[0]:
             del self._awaited[uid]

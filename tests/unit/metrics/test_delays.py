@@ -111,6 +111,16 @@ def test_a_watch_that_is_faster_than_the_answer_has_nothing_to_catch_up_with(clo
     assert (echoes.oldest(), clock.took) == (0, [])
 
 
+def test_a_page_that_was_listed_before_the_watch_told_of_more_takes_nothing_of_that_back(
+    clock: Clock, echoes: Echoes
+) -> None:
+    echoes.told(version(10))
+    echoes.told(version(7), listed=True)
+    echoes.wrote(version(10))
+    clock.now += 300
+    assert (echoes.oldest(), clock.took) == (0, [])
+
+
 def test_of_several_writes_the_first_counts(clock: Clock, echoes: Echoes) -> None:
     echoes.wrote(version(7))
     clock.now += 3
