@@ -20,8 +20,6 @@ from lab.measured import PORT, Bench, Figures, start_operator
 from lab.paths import run_path
 from lab.samples import SAMPLES
 
-SCENARIOS = ("created", "changed", "wished", "idle", "restarted", "deployed", "released", "storm", "bare")
-
 
 def require(counts: Sequence[int], name: str) -> None:
     """Refuse what can't be measured here, before anything is made."""

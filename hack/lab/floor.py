@@ -28,6 +28,7 @@ import pytest
 from tests.unit.simulated.rack import CHECKSUM, NAMESPACE, merged
 from tests.unit.simulated.virtual import EPOCH, live
 
+from lab.bench_options import STAGES
 from lab.errors import Unfit
 from rackwright.agent.tokens import Tokens
 from rackwright.app import Operator, Settings
@@ -42,7 +43,6 @@ JSON = dict[str, Any]
 ADDRESS = "simulated://fast"
 IMAGE = "debian-12"
 DEPLOYMENT: Mapping[str, JSON] = {"allocation": {"owner": "team-search"}, "deployment": {"image": IMAGE}}
-STAGES = ("created", "deployed", "released")
 PROBED = 100
 """Machines whose memory is traced; tracing is slow, so these aren't timed."""
 _AT_ONCE = 100

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from lab.benchmark import SCENARIOS
+from lab.bench_options import SCENARIOS
 
 JSON = Mapping[str, Any]
 

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from lab import floor
+from lab.bench_options import STAGES
 from lab.errors import Unfit
-from lab.floor import STAGES
 
 MOST_BYTES = 34 * 1024
 """Of memory a machine: ten thousand are to fit where a thousand did."""
