@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from lab import installation
@@ -24,8 +25,8 @@ ARGUMENTS = ("--allow-simulated", "--log-level", "warning", "--max-concurrent-de
 READS = ("get ", "list ")
 SECONDS_PER_MACHINE = 0.5
 """Given up after that, and a minute."""
-QUIET, LAST_WORDS = 1.0, 15.0
-"""Seconds without a request after which no more are expected; the most that this is waited for."""
+QUIET, LOOK = 3, 1.0
+"""Looks in a row without a new request, after which no more are expected; seconds between two."""
 QUEUE, BUSY, LAG = "rackwright_queue_depth", "rackwright_workers_busy", "rackwright_watch_lag_seconds"
 PASSES = "rackwright_reconcile_duration_seconds_count"
 
@@ -38,12 +39,15 @@ class Figures:
     """Of which it is told."""
     wall: float = 0.0
     """Seconds, until the last machine was there."""
+    quiet: float | None = None
+    """Seconds, until the operator asked nothing more, which it does some time after `wall`: what it asked, and all that
+    was used, is counted until then. None where nobody waited for that: it is counted until `wall`."""
     server: float = 0.0
     """Processor seconds of kube-apiserver and etcd."""
     operator: float | None = None
     """Of the operator."""
     peak: int | None = None
-    """The most memory that the operator had resident so far, bytes."""
+    """The most memory that the operator had resident since its process began, bytes."""
     requests: dict[str, int] | None = None
     """Of the operator, all machines together, by verb and resource."""
     further: dict[str, float] = field(default_factory=dict)
@@ -85,8 +89,14 @@ class Bench:
     results: dict[str, Figures] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def measured(self, name: str, title: str, *, machines: int | None = None) -> AsyncIterator[Figures]:
-        """What happens within to that many, if not to all; with its wall time unless that is set there."""
+    async def measured(
+        self, name: str, title: str, *, machines: int | None = None, rests: bool = True
+    ) -> AsyncIterator[Figures]:
+        """What happens within to that many, if not to all; with its wall time unless that is set there.
+
+        What the operator has left to do when all is there is counted too, unless it never `rests`. Unfit if it goes on
+        for as long as the fleet would have for anything.
+        """
         figures = Figures(machines or self.count)
         with stage(f"{self.count} machines: {title}") as shown:
             self.say = shown.say
@@ -95,20 +105,28 @@ class Bench:
             earlier = Metrics() if running is None else await asyncio.to_thread(scrape, PORT)
             before = Usage.of(running, self._servers())
             begun = time.monotonic()
-            if self.operated:
-                async with watched(PORT, QUEUE) as waiting:
-                    yield figures
-                    figures.wall = figures.wall or time.monotonic() - begun
-                    after = Usage.of(self.here.operator.require(), self._servers())
-                figures.operator, figures.peak = after.operator - before.operator, after.peak
-                figures.requests = await _all_asked(asked)
-                figures.further |= _queue(waiting) | _lag(await asyncio.to_thread(scrape, PORT), earlier)
-            else:
+            async with self._watched() as waiting:
                 yield figures
                 figures.wall = figures.wall or time.monotonic() - begun
-                after = Usage.of(None, self._servers())
-            figures.server = after.server - before.server
+            after = self._look(asked)
+            if self.operated and rests:
+                after = await last_words(lambda: self._look(asked), after, self.patience, shown.say)
+                figures.quiet = after.at - begun
+            figures.server = after.used.server - before.server
+            if self.operated:
+                figures.operator, figures.peak = after.used.operator - before.operator, after.used.peak
+                figures.requests = dict(after.asked)
+                figures.further |= _queue(waiting) | _lag(await asyncio.to_thread(scrape, PORT), earlier)
         self.results[name] = figures
+
+    def _watched(self) -> AbstractAsyncContextManager[list[float]]:
+        return watched(PORT, QUEUE) if self.operated else nullcontext([])
+
+    def _look(self, asked: Audit) -> Look:
+        """The log is read first, so that the processor's time is that of all requests that are counted, at least."""
+        counted = asked.so_far()
+        pid = self.here.operator.require() if self.operated else None
+        return Look(counted, Usage.of(pid, self._servers()), time.monotonic())
 
     def _servers(self) -> list[int]:
         etcd, server, _ = services(self.here.name)
@@ -142,14 +160,38 @@ class Bench:
             await asyncio.sleep(0.1)
 
 
-async def _all_asked(it: Audit) -> dict[str, int]:
-    """With what is still said when the last machine is there: until the operator is quiet, for a while at most."""
-    deadline = time.monotonic() + LAST_WORDS
-    counted, before = it.so_far(), None
-    while counted != before and time.monotonic() < deadline:
-        await asyncio.sleep(QUIET)
-        counted, before = it.so_far(), counted
-    return dict(counted)
+@dataclass(frozen=True)
+class Look:
+    """What there was at one moment."""
+
+    asked: Counter[str]
+    """The operator's requests since the scenario began."""
+    used: Usage
+    at: float
+    """By the monotonic clock, seconds."""
+
+
+async def last_words(look: Callable[[], Look], first: Look, patience: float, say: Callable[[str], None]) -> Look:
+    """Look until the operator has asked nothing for a while: the first look that saw all of it.
+
+    Unfit if it doesn't come to an end in so many seconds, for then nothing that it costs would be known.
+    """
+    last, silent = first, 0
+    while silent < QUIET:
+        say(f"{last.asked.total()} requests; until there are no more")
+        await asyncio.sleep(LOOK)
+        seen = look()
+        if seen.asked == last.asked:
+            silent += 1
+        elif seen.at > first.at + patience:
+            raise Unfit(
+                f"{patience:.0f} s after the last machine was there the operator still asks:"
+                f" {dict(seen.asked - last.asked)} within {seen.at - last.at:.1f} s.",
+                "see the operator's log for what it is busy with; measure fewer machines",
+            )
+        else:
+            last, silent = seen, 0
+    return last
 
 
 def start_operator(here: Operated, arguments: Sequence[str]) -> None:

@@ -61,8 +61,9 @@ def _told(name: str, it: Figures) -> Iterator[str]:
             (it.requests_per_machine, "{:.2f}"),
         )
     )
+    later = "" if it.quiet is None else f", quiet after {it.quiet:.1f} s"
     yield (
-        f"  {name:10} {it.wall:7.1f} s; operator {operator}, {peak}; API server {it.server:.1f} s;"
+        f"  {name:10} {it.wall:7.1f} s{later}; operator {operator}, {peak}; API server {it.server:.1f} s;"
         f" {requests} requests a machine"
     )
     for what, count in (it.requests or {}).items():

@@ -85,8 +85,8 @@ async def idle(it: Bench, seconds: float) -> None:
     await asyncio.sleep(AFTERWARDS)
     async with it.measured("idle", f"at rest for {seconds:.0f} s") as figures:
         await asyncio.sleep(seconds)  # what is measured is how little happens meanwhile
-    if figures.operator is not None:
-        figures.further["percent of a core"] = 100 * figures.operator / seconds
+    if figures.operator is not None and figures.quiet is not None:
+        figures.further["percent of a core"] = 100 * figures.operator / figures.quiet
 
 
 async def restarted(it: Bench) -> None:
@@ -122,7 +122,7 @@ async def storm(it: Bench, calm: float) -> None:
     it.fleet.apart = frozenset(_every_tenth(specs))
     for name in it.fleet.apart:
         specs[name]["bmc"] = {"address": HANGING}
-    async with it.measured("storm", f"declared → Ready, {len(it.fleet.apart)} of them hang") as figures:
+    async with it.measured("storm", f"declared → Ready, {len(it.fleet.apart)} of them hang", rests=False) as figures:
 
         async def others() -> None:
             figures.wall = await _others_ready(it)

@@ -11,21 +11,23 @@ import queue
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from lab import benchmark, controlplane, interrupt, scrape
+from lab import benchmark, controlplane, interrupt, measured, scrape
 from lab.bare import Written
 from lab.controlplane_choice import Choice, Kind
 from lab.errors import Unfit
 from lab.fleet import together
-from lab.measured import Figures
+from lab.measured import Figures, Look, last_words
 from lab.report import described, table
 from lab.scrape import Metrics, quantile
 from lab.targets import verdicts
+from lab.usage import Usage
 
 if TYPE_CHECKING:
     from lab.installation import Operated
@@ -35,7 +37,8 @@ BUCKETS = {0.01: 10.0, 0.1: 20.0, 1.0: 20.0, float("inf"): 21.0}
 
 
 def figures(wall: float = 1.0, peak: int = MIB, **requests: int) -> Figures:
-    return Figures(1_000, wall, 1.0, 1.0, peak, {what.replace("_", " "): count for what, count in requests.items()})
+    asked = {what.replace("_", " "): count for what, count in requests.items()}
+    return Figures(1_000, wall, wall, 1.0, 1.0, peak, asked)
 
 
 # --- counts -------------------------------------------------------------------------------------------------------
@@ -63,6 +66,50 @@ def test_what_was_not_measured_is_a_dash_and_no_verdict(tmp_path: Path) -> None:
     assert (bare.writes, bare.requests_per_machine) == (None, None)
     assert "operator —, —; API server 3.0 s; — requests a machine" in table({100: {"bare": bare}}, [])
     assert list(verdicts({100: {"created": bare}}, tmp_path / "none")) == []
+
+
+# --- the last words -----------------------------------------------------------------------------------------------
+
+
+def operator(*asked: int, then: int = 0) -> Callable[[], Look]:
+    """One that has asked so much in all when it is looked at, a second apart, and each time so much more afterwards."""
+    seen = enumerate(itertools.chain(asked, itertools.count(asked[-1] + then, then)))
+
+    def look() -> Look:
+        second, total = next(seen)
+        return Look(Counter({"patch baremetalmachines": total}), Usage(total / 1_000, 0.0, 0), float(second))
+
+    return look
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits between two looks."""
+    monkeypatch.setattr(measured, "LOOK", 0.0)
+
+
+async def test_all_that_is_asked_after_the_last_machine_is_there_is_counted_and_nothing_used_after_that() -> None:
+    look, said = operator(4_878, 6_000, 6_000, 6_000, 10_000), list[str]()
+    last = await last_words(look, look(), 60, said.append)
+    assert (last.asked.total(), last.used.operator, last.at) == (10_000, 10.0, 4.0)
+    assert said[-1] == "10000 requests; until there are no more"
+
+
+async def test_an_operator_that_has_said_all_is_measured_until_the_last_machine_is_there() -> None:
+    look = operator(700)
+    first = look()
+    assert await last_words(look, first, 60, lambda _: None) is first
+
+
+async def test_an_operator_that_never_stops_asking_has_no_figures_but_a_sentence() -> None:
+    look = operator(700, then=7)
+    with pytest.raises(Unfit, match=r"60 s after .* still asks: \{'patch baremetalmachines': 7\} within 1\.0 s"):
+        await last_words(look, look(), 60, lambda _: None)
+
+
+def test_people_are_told_how_long_the_operator_had_to_say_something() -> None:
+    assert "100.0 s, quiet after 112.5 s; operator" in table({1: {"deployed": Figures(1, 100.0, 112.5)}}, [])
+    assert "100.0 s; operator" in table({1: {"storm": Figures(1, 100.0)}}, [])
 
 
 # --- verdicts -----------------------------------------------------------------------------------------------------
