@@ -102,11 +102,10 @@ def _documents() -> dict[Path, dict[str, str]]:
 
 def scaling() -> str:
     """The bench's targets beside what was recorded last, by size of fleet."""
-    headings = ("machines", "scenario", "figure", "here", "target", "", "baremetal-operator")
-    lines = [f"| {' | '.join(headings)} |", "|--:|---|---|--:|--:|---|--:|"]
-    recorded = (json.loads(file.read_text()) for file in RESULTS.glob("*.json"))
-    rows = (row for it in sorted(recorded, key=lambda it: int(it["machines"])) for row in it["targets"])
-    lines += [f"| {' | '.join(map(str, row.values()))} |" for row in rows]
+    from lab import records, targets  # noqa: PLC0415 (nothing else here needs them)
+
+    lines = [f"| {' | '.join(targets.HEADINGS)} |", "|--:|---|---|--:|--:|---|--:|"]
+    lines += [f"| {' | '.join(verdict.row())} |" for verdict in targets.verdicts(records.recorded(RESULTS), {})]
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 FIGURES = {
     "wall": "seconds until all were there",
     "operator": "the operator's processor seconds",
-    "peak": "the operator's peak memory, MiB",
+    "peak": "the operator's peak memory, MB",
 }
 SCENARIOS = ("created", "deployed", "released", "changed")
 
@@ -28,9 +28,9 @@ def main() -> None:
     found = sorted((json.loads(file.read_text()) for file in folder.glob("*.json")), key=lambda it: int(it["machines"]))
     drawing, axes = plt.subplots(1, len(FIGURES), figsize=(13, 4), layout="constrained")
     for axis, (figure, title) in zip(axes, FIGURES.items(), strict=True):
-        for scenario in SCENARIOS if figure != "peak" else ("created", "released"):
+        for scenario in SCENARIOS if figure != "peak" else ("created", "deployed", "released"):
             points = [
-                (int(it["machines"]), it["scenarios"][scenario][figure] / (2**20 if figure == "peak" else 1))
+                (int(it["machines"]), it["scenarios"][scenario][figure] / (10**6 if figure == "peak" else 1))
                 for it in found
                 if scenario in it["scenarios"]
             ]

@@ -47,7 +47,8 @@ class Figures:
     operator: float | None = None
     """Of the operator."""
     peak: int | None = None
-    """The most memory that the operator had resident since its process began, bytes."""
+    """The most memory that the operator had resident since its process began, bytes. It is a fresh one for `created`,
+    `restarted` and `storm`; the scenarios between them go on with the one that they find."""
     requests: dict[str, int] | None = None
     """Of the operator, all machines together, by verb and resource."""
     further: dict[str, float] = field(default_factory=dict)

@@ -57,7 +57,7 @@ def _told(name: str, it: Figures) -> Iterator[str]:
         "—" if value is None else form.format(value)
         for value, form in (
             (it.operator, "{:.1f} s"),
-            (None if it.peak is None else it.peak / 2**20, "{:.0f} MiB"),
+            (None if it.peak is None else it.peak / 10**6, "{:.0f} MB"),
             (it.requests_per_machine, "{:.2f}"),
         )
     )

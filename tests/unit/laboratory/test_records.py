@@ -6,20 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lab.records import keep
+from lab.measured import Figures
+from lab.paths import REPOSITORY
+from lab.records import keep, recorded
 
 HOST = {"cores": 2, "processor": "one"}
 
 
 def measured(commit: str, *scenarios: str, host: dict[str, Any] = HOST, wall: float = 1.0) -> dict[str, Any]:
     """A run with a hundred machines."""
-    rows = [{"machines": "100", "scenario": name, "here": f"{wall} s"} for name in scenarios]
     return {
         "when": "2026-11-26",
         "commit": commit,
         "host": host,
-        "machines": {"100": {name: {"wall": wall} for name in scenarios}},
-        "targets": rows,
+        "machines": {"100": {name: {"machines": 100, "wall": wall} for name in scenarios}},
+        "targets": [{"machines": "100", "scenario": name} for name in scenarios],
     }
 
 
@@ -42,8 +43,6 @@ def test_what_is_measured_anew_takes_its_place_and_the_rest_stays(tmp_path: Path
         ("deployed", ("first", 1.0)),
         ("storm", ("second", 2.0)),
     ]
-    rows = [(row["scenario"], row["here"]) for row in kept(tmp_path)["targets"]]
-    assert rows == [("created", "1.0 s"), ("idle", "2.0 s"), ("deployed", "1.0 s"), ("storm", "2.0 s")]
 
 
 def test_what_is_needed_is_kept_where_nothing_else_is_known_of_it(tmp_path: Path) -> None:
@@ -55,4 +54,16 @@ def test_figures_of_another_host_go(tmp_path: Path) -> None:
     keep(measured("first", "created", "idle"), ["created", "idle"], tmp_path)
     keep(measured("second", "created", host={**HOST, "processor": "another"}), ["created"], tmp_path)
     assert told(tmp_path) == {"created": ("second", 1.0)}
-    assert [row["scenario"] for row in kept(tmp_path)["targets"]] == ["created"]
+
+
+def test_what_was_thought_of_figures_is_not_kept_but_thought_anew(tmp_path: Path) -> None:
+    keep(measured("first", "created"), ["created"], tmp_path)
+    assert "targets" not in kept(tmp_path)
+    assert recorded(tmp_path) == {100: {"created": Figures(100, wall=1.0)}}
+    assert recorded(tmp_path / "nowhere") == {}
+
+
+def test_all_that_was_ever_recorded_can_be_read() -> None:
+    found = recorded(REPOSITORY / "hack/bench.d/results")
+    assert list(found) == sorted(found)
+    assert all(figures.wall > 0 for scenarios in found.values() for figures in scenarios.values())
