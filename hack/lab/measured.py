@@ -100,7 +100,7 @@ class Bench:
         """
         figures = Figures(machines or self.count)
         with stage(f"{self.count} machines: {title}") as shown:
-            self.say = shown.say
+            self.say: Callable[[str], None] = shown.say
             asked = self.here.audit()
             running = self.here.operator.pid
             earlier = Metrics() if running is None else await asyncio.to_thread(scrape, PORT)

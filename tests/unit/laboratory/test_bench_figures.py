@@ -10,8 +10,10 @@ import queue
 import signal
 import socket
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,9 +23,10 @@ from lab import benchmark, controlplane, interrupt, measured, scrape
 from lab.bare import Written
 from lab.controlplane_choice import Choice, Kind
 from lab.errors import Unfit
-from lab.fleet import together
-from lab.measured import Figures, Look, last_words
+from lab.fleet import JSON, Fleet, together
+from lab.measured import Bench, Figures, Look, last_words
 from lab.report import described, table
+from lab.scenarios import HANGING, SLOWER, calm, compared, storm
 from lab.scrape import Metrics, quantile
 from lab.targets import Results, verdicts
 from lab.usage import Usage
@@ -149,8 +152,50 @@ def test_an_operator_that_was_left_alone_for_a_short_time_is_told_of_as_that() -
 
 
 def test_a_storm_is_judged_whatever_the_size_of_the_fleet() -> None:
-    storm = Figures(20, further={"percent slower than without": 11.0})
+    storm = compared([Figures(18, wall=10.0)], [Figures(20, wall=11.1)])
     assert [each.met for each in verdicts({18: {"storm": storm}}, {})] == [False]
+
+
+def test_of_two_storms_the_quicker_is_compared_with_the_quicker_calm() -> None:
+    calms, storms = ([Figures(900, wall=wall) for wall in walls] for walls in ((10.0, 12.0), (13.0, 10.5)))
+    told = compared(calms, storms)
+    assert told.wall == 10.5
+    assert told.further == pytest.approx(
+        {"seconds of the same machines alone": 10.0, SLOWER: 5.0, "percent between two runs alone": 20.0}
+    )
+    assert "percent between two runs alone" not in compared(calms[:1], storms[:1]).further
+
+
+async def test_a_storm_is_compared_with_the_very_machines_whose_bmcs_answer_in_it() -> None:
+    declared: list[dict[str, JSON]] = []
+
+    class Site(Bench):
+        """Where everybody who can be is Ready at once."""
+
+        @asynccontextmanager
+        async def measured(self, name: str, *_: object, **__: object) -> AsyncIterator[Figures]:
+            self.say = lambda _: None
+            self.results[name] = Figures(self.count)
+            yield self.results[name]
+
+        async def all_rest(self, *_: object) -> float:
+            return 0.0
+
+    class Declared:
+        apart: frozenset[str] = frozenset()
+
+        async def create(self, specs: dict[str, JSON]) -> None:
+            declared.append(specs)
+
+        async def until(self, *_: object) -> float:
+            return time.monotonic()
+
+    for live in (calm, storm):
+        await live(Site(cast("Operated", None), cast("Fleet", Declared()), 30))
+    alone, all_of_them = declared
+    assert len(alone) == 27
+    assert {name: spec for name, spec in all_of_them.items() if name in alone} == alone
+    assert {spec["bmc"]["address"] for name, spec in all_of_them.items() if name not in alone} == {HANGING}
 
 
 def test_beside_a_missed_wall_stands_what_the_api_server_alone_took() -> None:
