@@ -126,7 +126,7 @@ class Operator:
         self._listed = asyncio.Event()
         self._metrics = metrics
         self._cache = Cache(settings.capacity, Census(settings.expected))
-        self._queue: WorkQueue[Key] = WorkQueue(lane=lambda key: key.namespace, under_way=self._cache.under_way)
+        self._queue: WorkQueue[Key] = WorkQueue(lane=self._cache.lane, under_way=self._cache.under_way)
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
         self._simulation = Simulation(self._cache.with_uid, tokens) if settings.allow_simulated else None

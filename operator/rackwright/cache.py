@@ -32,6 +32,7 @@ from rackwright.census import Census
 from rackwright.install.image import root_device
 from rackwright.installs import UNLIMITED, Capacity, Installs
 from rackwright.inventory.enlistment import Known, bmc_host, mac_trait, traits
+from rackwright.lanes import Lane
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Stage
 from rackwright.power.address import NO_STAKE, Stake, parse, stake
@@ -227,6 +228,11 @@ class Cache:
         """Whether something is being done to this machine."""
         machine = self._machines.get(key)
         return machine is not None and machine.status.operation is not None
+
+    def lane(self, key: Key) -> Lane:
+        """Whom this machine takes turns for."""
+        machine = self._machines.get(key)
+        return Lane(key.namespace, machine.rack if machine is not None else "")
 
     def has(self, metadata: Mapping[str, Any]) -> bool:
         """Whether the machine with this metadata is here already, as new or newer."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Hashable
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-from rackwright.lanes import Lanes
+from rackwright.lanes import Lane, Lanes
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -45,7 +45,7 @@ class WorkQueue(Generic[Key]):
     """Belongs to one event loop; `lane` names whom a key takes turns for, `under_way` says what is being done to it."""
 
     def __init__(
-        self, lane: Callable[[Key], Hashable] = lambda _: None, under_way: Callable[[Key], bool] = lambda _: False
+        self, lane: Callable[[Key], Lane] = lambda _: Lane(), under_way: Callable[[Key], bool] = lambda _: False
     ) -> None:
         self._under_way = under_way
         self._lanes = {rank: Lanes(lane) for rank in Rank}

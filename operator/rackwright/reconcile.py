@@ -233,7 +233,7 @@ class Reconciler:
         return self._slow
 
     async def _one(self, key: Key) -> None:
-        ON_BEHALF_OF.set(key.namespace)
+        ON_BEHALF_OF.set(self._cache.lane(key))
         try:
             with self._metrics.passing() as it:
                 it.result = await self._guarded(key)

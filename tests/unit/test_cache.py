@@ -11,6 +11,7 @@ import pytest
 
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.cache import Cache, Key, Machine
+from rackwright.lanes import Lane
 
 MAC = "52:54:00:00:00:07"
 OTHER_MAC = "52:54:00:00:00:08"
@@ -60,6 +61,15 @@ def test_the_newer_version_wins_whoever_brings_it_first() -> None:
     assert cache.put(machine(version=4)) == set()
     assert cache.put(machine(version=5)) == set()
     assert cache.get(newer.key) is newer
+
+
+def test_a_machine_takes_turns_for_its_namespace_and_rack() -> None:
+    cache = Cache()
+    assert cache.lane(KEY) == Lane("rack-a")
+    cache.put(machine())
+    assert cache.lane(KEY) == Lane("rack-a")
+    cache.put(machine(version=2, metadata={"labels": {"metal.rackwright.io/rack": "r7"}}))
+    assert cache.lane(KEY) == Lane("rack-a", "r7")
 
 
 def test_versions_are_compared_as_numbers() -> None:

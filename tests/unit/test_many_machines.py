@@ -16,6 +16,7 @@ from rackwright.agent.sessions import Sessions
 from rackwright.api.machine import Power
 from rackwright.cache import Cache, Key, Machine
 from rackwright.execute import SECOND_THOUGHT_SECONDS, UNRECORDED_SECONDS, AskedToShutDown, Executor, Means
+from rackwright.lanes import ON_BEHALF_OF, Lane
 from rackwright.lifecycle.steps import PowerOff
 from rackwright.lifecycle.world import Seen, World
 from rackwright.metrics import Metrics
@@ -73,7 +74,7 @@ class Around:
 
     def __init__(self, *, grace: float, patience: float) -> None:
         self.bmcs: dict[str, BMC] = {}
-        self.cache, self.queue = Cache(), WorkQueue[Key](lane=lambda key: key.namespace)
+        self.cache, self.queue = Cache(), WorkQueue[Key](lane=lambda key: Lane(key.namespace))
         unused: Any = None
         me: Any = self
         self.metrics = Metrics()
@@ -92,10 +93,14 @@ class Around:
             metrics=self.metrics,
         )
         self.items: dict[str, dict[str, Any]] = {}
+        self.lanes: dict[str, Lane] = {}
+        """Whom each pass took turns for."""
         self.statuses: list[dict[str, Any]] = []
         """As they were recorded, of whatever machine."""
 
-    def declare(self, namespace: str, name: str, bmc: BMC, status: Mapping[str, Any] | None = None) -> None:
+    def declare(
+        self, namespace: str, name: str, bmc: BMC, status: Mapping[str, Any] | None = None, rack: str = ""
+    ) -> None:
         """Have a watch bring a machine."""
         number = len(self.items)
         self.bmcs[name] = bmc
@@ -106,6 +111,7 @@ class Around:
                 "uid": name,
                 "resourceVersion": "1",
                 "generation": 1,
+                "labels": {"metal.rackwright.io/rack": rack},
                 "finalizers": ["metal.rackwright.io/release"],
                 "annotations": {"metal.rackwright.io/record": name},
             },
@@ -131,6 +137,7 @@ class Around:
     # what stands around it
 
     async def world(self, machine: Machine, *, hurry: bool) -> World:
+        self.lanes[machine.uid] = ON_BEHALF_OF.get()
         return World(
             uid=machine.uid,
             name=machine.key.name,
@@ -197,6 +204,16 @@ def busy(around: Around) -> float:
 
 async def test_a_machine_is_commissioned_at_once_while_two_hundred_of_another_tenant_shut_down_slowly() -> None:
     assert await latency(Around(grace=GRACE, patience=0.05), workers=4) < 0.5
+
+
+async def test_a_pass_takes_turns_for_its_machines_namespace_and_rack() -> None:
+    around = Around(grace=GRACE, patience=1.0)
+    async with around.working(1):
+        for name, rack in (("n1", "r1"), ("n2", "")):
+            around.declare("a", name, BMC(on=False), rack=rack)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(bmc.started.wait() for bmc in around.bmcs.values()))
+    assert around.lanes == {"n1": Lane("a", "r1"), "n2": Lane("a")}
 
 
 async def test_a_pass_that_goes_on_without_its_worker_is_counted_as_that_and_the_worker_as_idle() -> None:

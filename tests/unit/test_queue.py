@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rackwright.lanes import Lane
 from rackwright.queue import TURNS, WorkQueue
 
 LATER = 30.0
@@ -195,9 +196,9 @@ async def test_no_two_workers_ever_have_one_key(queue: WorkQueue[str]) -> None:
 # --- whose turn it is -------------------------------------------------------------------------------------------------
 
 
-def tenant(key: str) -> str:
+def tenant(key: str) -> Lane:
     """Whom a key like a7 takes turns for."""
-    return key[0]
+    return Lane(key[0])
 
 
 @pytest.mark.parametrize("can_wait", [False, True])
@@ -208,6 +209,15 @@ async def test_one_key_of_one_tenant_is_next_though_another_has_five_thousand(ca
     assert await taken(queue) == "a0"
     queue.wake("b0", can_wait=can_wait)
     assert [await taken(queue) for _ in range(4)] == ["a1", "b0", "a2", "a3"]
+
+
+async def test_one_machine_of_one_rack_is_next_though_another_of_its_namespace_has_five_thousand() -> None:
+    queue: WorkQueue[str] = WorkQueue(lane=lambda key: Lane("a", key[0]))
+    for number in range(5000):
+        queue.wake(f"1{number}")
+    assert await taken(queue) == "10"
+    queue.wake("20")
+    assert [await taken(queue) for _ in range(3)] == ["11", "20", "12"]
 
 
 async def test_what_has_happened_comes_before_what_can_wait_of_whomever() -> None:
@@ -260,7 +270,7 @@ async def test_a_key_that_comes_under_way_while_it_waits_comes_sooner_and_once()
 
 
 async def test_ten_thousand_keys_of_a_hundred_tenants_are_handed_out_in_no_time() -> None:
-    queue: WorkQueue[tuple[int, int]] = WorkQueue(lane=lambda key: key[0])
+    queue: WorkQueue[tuple[int, int]] = WorkQueue(lane=lambda key: Lane(str(key[0])))
     begun = time.process_time()
     for number in range(10_000):
         queue.wake((number % 100, number))

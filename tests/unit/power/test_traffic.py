@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rackwright.lanes import ON_BEHALF_OF
+from rackwright.lanes import ON_BEHALF_OF, Lane
 from rackwright.power.line import Line
 from rackwright.power.port import DEFAULT_LIMITS, FaultClass, PowerError
 from rackwright.power.traffic import ASIDE, HANGING_SECONDS, Exchanges, Manner, OneBMC, Traffic
@@ -296,10 +296,10 @@ def test_a_rate_is_no_debt_after_a_pause() -> None:
 def test_a_tenants_thousand_machines_do_not_make_anothers_only_one_wait(limit: dict[str, int]) -> None:
     async def main() -> None:
         fleet = Fleet(**limit)
-        ON_BEHALF_OF.set("many")
+        ON_BEHALF_OF.set(Lane("many"))
         crowd = [asyncio.ensure_future(fleet.asks(fleet.line(), answers(1.0))) for _ in range(1_000)]
         await asyncio.sleep(0.5)
-        ON_BEHALF_OF.set("one")
+        ON_BEHALF_OF.set(Lane("one"))
         assert await fleet.asks(fleet.line(), answers(1.0)) < 6
         for each in crowd:
             each.cancel()
