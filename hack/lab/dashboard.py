@@ -106,7 +106,7 @@ ROWS: dict[str, Sequence[Panel]] = {
     "BMCs": (
         Panel(
             "Answers of BMCs, 95 %",
-            "The wait for its turn included; to switch off waits for an operating system that shuts down.",
+            "Without the wait for its turn; to switch off waits for an operating system that shuts down.",
             [Query(_quantile(0.95, "rackwright_bmc_call_duration_seconds", "driver", "call"), "{{driver}} {{call}}")],
             unit="s",
         ),
@@ -133,7 +133,8 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Exchanges with BMCs",
-            "As many as --bmc-concurrency are under way in each operator; those that hang go on aside.",
+            "As many as --bmc-concurrency are under way in each operator; those that hang go on aside. "
+            "Where many wait for minutes, idle machines are looked at late: allow more at once.",
             [Query("sum by (state) (rackwright_bmc_exchanges)", "{{state}}")],
         ),
     ),

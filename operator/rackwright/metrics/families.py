@@ -164,7 +164,7 @@ INSTALLATIONS = Family(
 BMC_DURATION = Family(
     "rackwright_bmc_call_duration_seconds",
     Kind.HISTOGRAM,
-    "How long a BMC took to do what it was asked, the wait for its turn included, whether it did or not.",
+    "How long a BMC took to do what it was asked, without the wait for its turn, whether it did or not.",
     {**_DRIVER, "call": CALLS},
     CALL_BUCKETS,
 )

@@ -16,10 +16,11 @@ from rackwright.power.address import Address, bmc_key, parse
 from rackwright.power.ipmi_driver import IPMIDriver
 from rackwright.power.line import Line
 from rackwright.power.manual import ManualDriver
+from rackwright.power.one_bmc import OneBMC
 from rackwright.power.port import DEFAULT_LIMITS, Endpoint, FaultClass, Limits, PowerDriver, PowerError
 from rackwright.power.redfish_driver import RedfishDriver
 from rackwright.power.simulated import simulation_not_allowed
-from rackwright.power.traffic import HANGING_SECONDS, Exchanges, OneBMC, Traffic
+from rackwright.power.traffic import HANGING_SECONDS, Exchanges, Traffic
 from rackwright.power.webhook_driver import WebhookDriver
 
 __all__ = ["DRIVERS", "Connections", "Factory", "bmc_key"]
@@ -119,7 +120,7 @@ class Connections:
         A machine is the two that an `Endpoint` has: address, and machine.
         """
         keys = {_bmc(parse(address), machine) for address, machine in machines}
-        return {key for key in keys if (one := self._bmcs.get(key)) is not None and one.lock.locked()}
+        return {key for key in keys if (one := self._bmcs.get(key)) is not None and one.asked}
 
     def spare(self, bmcs: Collection[str], seconds: float) -> None:
         """Begin no exchange with these BMCs for so long: they may be at what another operator asked."""
@@ -133,11 +134,9 @@ class Connections:
 
         Which BMCs have not answered by then, as `spare` takes them. Sessions that are left they end by themselves.
         """
-        under_way = {
-            asyncio.ensure_future(_released(bmc.lock)): key for key, bmc in self._bmcs.items() if bmc.lock.locked()
-        }
+        under_way = {asyncio.ensure_future(bmc.free()): key for key, bmc in self._bmcs.items() if bmc.asked}
         for key in list(self._kept):
-            self._end(key)  # behind the former: a lock is had in the order in which it was asked for
+            self._end(key)  # behind the former: turns of one rank are had in the order in which they were asked for
         ends = {*under_way, *self._closing}
         if ends:
             await asyncio.wait(ends, timeout=within)
@@ -168,12 +167,6 @@ def _key(place: str, machine: str) -> str:
     return f"{place}#{machine}" if machine else place
 
 
-async def _released(lock: asyncio.Lock) -> None:
-    """Return when those who have a lock or wait for it have had it."""
-    async with lock:
-        return
-
-
 async def _kept_for(bmc: OneBMC, seconds: float) -> None:
-    async with bmc.lock:
+    async with bmc.kept():
         await asyncio.sleep(seconds)

@@ -8,17 +8,32 @@ holds one thread and no more, and the next caller is told that it is busy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from contextvars import copy_context
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from rackwright import fence
+from rackwright.lanes import Errand
+from rackwright.power.one_bmc import Manner, OneBMC
 from rackwright.power.port import FaultClass, Limits, PowerError
-from rackwright.power.traffic import Manner, OneBMC, Place, Traffic
+from rackwright.power.traffic import Place, Traffic
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Waited:
+    """For how many seconds somebody waited for turns."""
+
+    seconds: float = 0.0
+
+
+WAITED: ContextVar[Waited | None] = ContextVar("waited", default=None)
+"""What waiting for turns is added to, for whoever wants to know."""
 
 
 class Line:
@@ -35,8 +50,9 @@ class Line:
     async def call(self, work: Callable[[], T], limits: Limits) -> T:
         """Run `work` in a thread when it is this BMC's turn, and give back what it returns or raises.
 
-        Raises `PowerError`: BUSY if no turn came within `limits.turn`, UNREACHABLE if the exchange took longer than
-        `limits.exchange`. `fence.Fenced` if it may not be spoken to any more, here or within `work`.
+        Raises `PowerError`: BUSY if no turn came while the BMC was asked for `limits.turn` and answered nobody,
+        UNREACHABLE if the exchange took longer than `limits.exchange`. `fence.Fenced` if it may not be spoken to any
+        more, here or within `work`.
         """
         place = await self._take_turn(limits.turn)
         begun = asyncio.get_running_loop().time()
@@ -46,6 +62,7 @@ class Line:
         except BaseException:
             self._end_turn(place)
             raise
+        self._bmc.begins()
         exchange.add_done_callback(partial(self._ended, place, begun))
         done, _ = await asyncio.wait({exchange}, timeout=limits.exchange)
         if not done:
@@ -63,9 +80,10 @@ class Line:
         begun = asyncio.get_running_loop().time()
         try:
             fence.check()
+            self._bmc.begins()
             yield
             self._behaved(begun, None)
-        except PowerError as error:
+        except BaseException as error:
             self._behaved(begun, error)
             raise
         finally:
@@ -73,30 +91,22 @@ class Line:
 
     async def _take_turn(self, patience: float) -> Place:
         """Whoever else speaks to this BMC comes first, then the fleet's limits: those are ours, and no fault of its."""
-        async with self._within(patience, f"The BMC at {self.place}", "earlier exchanges with it still go on"):
-            await self._bmc.lock.acquire()
-        try:
-            # After the lock: who waits for a slow BMC keeps no place from the others.
-            many = "as many as --bmc-concurrency allows, and those that hang, still go on"
-            async with self._within(patience, f"The exchange with the BMC at {self.place}", many):
-                place = await self._traffic.enter(self._bmc.manner)
+        errand = Errand()
+        with _waiting():
             try:
-                await self._traffic.pace()
+                await self._bmc.take_turn(errand, patience)
+            except TimeoutError:
+                raise PowerError(
+                    FaultClass.BUSY,
+                    f"The BMC at {self.place} is still at what it was asked before,"
+                    f" and has answered nobody for {patience:g} s",
+                ) from None
+            try:
+                # After the BMC's turn: who waits for a slow BMC keeps no place from the others.
+                return await self._traffic.enter(self._bmc.manner, errand)
             except BaseException:
-                place.give_back()
+                self._bmc.end_turn()
                 raise
-        except BaseException:
-            self._bmc.lock.release()
-            raise
-        return place
-
-    @asynccontextmanager
-    async def _within(self, patience: float, who: str, why: str) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(patience):
-                yield
-        except TimeoutError:
-            raise PowerError(FaultClass.BUSY, f"{who} had no turn within {patience:g} s: {why}") from None
 
     def _ended(self, place: Place, begun: float, exchange: asyncio.Future[T]) -> None:
         if not exchange.cancelled():
@@ -105,15 +115,29 @@ class Line:
 
     def _behaved(self, begun: float, error: BaseException | None) -> None:
         took = asyncio.get_running_loop().time() - begun
-        self._bmc.manner = _manner(error, hung=took >= self._traffic.hanging)
+        manner = _manner(error, hung=took >= self._traffic.hanging)
+        self._bmc.manner = manner or self._bmc.manner
+        self._bmc.ended(answered=manner is Manner.ANSWERS)
 
     def _end_turn(self, place: Place) -> None:
         place.give_back()
-        self._bmc.lock.release()
+        self._bmc.end_turn()
 
 
-def _manner(error: BaseException | None, *, hung: bool) -> Manner:
-    """How a BMC behaves whose exchange ended like this; one that refuses something has answered."""
+@contextmanager
+def _waiting() -> Iterator[None]:
+    came = time.monotonic()
+    try:
+        yield
+    finally:
+        if (waited := WAITED.get()) is not None:
+            waited.seconds += time.monotonic() - came
+
+
+def _manner(error: BaseException | None, *, hung: bool) -> Manner | None:
+    """How a BMC behaves whose exchange ended like this, None if that doesn't tell; one that refuses has answered."""
+    if error is not None and not isinstance(error, Exception):
+        return None  # it was we who ended it
     if not isinstance(error, PowerError) or error.fault is not FaultClass.UNREACHABLE:
         return Manner.ANSWERS
     return Manner.HANGS if hung else Manner.UNPROVEN

@@ -1,4 +1,7 @@
-"""Drivers that are timed: each call to a BMC is told of, with how long it took and whose fault it was if it failed."""
+"""Drivers that are timed: each call to a BMC is told of, with how long it took and whose fault it was if it failed.
+
+What it took is the BMC's time: where it waits for its turn, it waits for us.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from rackwright.power.connect import Factory
-from rackwright.power.line import Line
+from rackwright.power.line import WAITED, Line, Waited
 from rackwright.power.port import (
     BIOSAttributes,
     BootTarget,
@@ -43,13 +46,16 @@ class _Metered:
         self._heard = heard
 
     async def _told(self, call: str, doing: Awaitable[T]) -> T:
-        began = time.monotonic()
+        began, waited = time.monotonic(), Waited()
+        before = WAITED.set(waited)
         try:
             answer = await doing
         except PowerError as error:
-            self._heard(self._name, call, time.monotonic() - began, error.fault)
+            self._heard(self._name, call, time.monotonic() - began - waited.seconds, error.fault)
             raise
-        self._heard(self._name, call, time.monotonic() - began, None)
+        finally:
+            WAITED.reset(before)
+        self._heard(self._name, call, time.monotonic() - began - waited.seconds, None)
         return answer
 
     async def power_state(self) -> PowerState:

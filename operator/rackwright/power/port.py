@@ -94,7 +94,7 @@ class Limits:
     exchange: float = 120.0
     """For one exchange as a whole: a state read, a command given."""
     turn: float = 180.0
-    """For the BMC to be free of earlier exchanges, and a place among those that go on at once."""
+    """For an answer to anybody, until those who wait for their turn with the BMC are told that it is busy."""
     settle: float = 120.0
     """From an accepted power command to the state that it promises."""
     remember: float = 15.0

@@ -7,7 +7,8 @@ A BMC that hangs holds a thread for a minute or two, and a fleet has some at any
 - a BMC that hung the last time begins aside, where a quarter of the places is for those: they wait for each other, and
   leave room for those that turn out to hang, who would else keep the places of those that answer.
 
-Whoever waits for a place, or for the moment at which another exchange may begin, takes turns by namespace (`lanes`).
+Whoever waits for a place, or for the moment at which another exchange may begin, takes turns (`lanes`), and waits for
+as long as it takes: that there are no more places is no BMC's fault.
 
 A thread that hangs costs memory and nothing else. Whether a BMC hangs is known only by asking it: one that is asked for
 the first time, or is back after it hung, shows it within `HANGING_SECONDS`.
@@ -17,25 +18,15 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import NamedTuple, assert_never
 
-from rackwright.lanes import Turns
+from rackwright.lanes import Errand, Turns
+from rackwright.power.one_bmc import Manner
 
 HANGING_SECONDS = 3.0
 """Most BMCs answer within this, and slower ones lose nothing but their place."""
 ASIDE = 24
 """For each place, how many there are aside: with 32, a thread for each of 768 BMCs at the very most."""
-
-
-class Manner(Enum):
-    """How a BMC behaved the last time."""
-
-    UNPROVEN = auto()
-    """It wasn't asked yet, or couldn't be reached and that showed at once."""
-    ANSWERS = auto()
-    HANGS = auto()
 
 
 class Exchanges(NamedTuple):
@@ -48,19 +39,11 @@ class Exchanges(NamedTuple):
     """For a place or for the rate; those that have a place and wait are both under way and waiting."""
 
 
-@dataclass(slots=True, weakref_slot=True)
-class OneBMC:
-    """What all lines to one BMC share."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by the exchange that goes on."""
-    manner: Manner = Manner.UNPROVEN
-
-
 class Place:
-    """What one exchange has of the fleet's traffic, until it is given back."""
+    """What one exchange has of the fleet's traffic, from its beginning until it is given back."""
 
     def __init__(self, held: list[Turns], aside: Turns, after: float) -> None:
+        """After so many seconds the exchange hangs, and moves aside."""
         self._held = held
         self._aside = aside
         self._moving: asyncio.Task[None] | None = None
@@ -110,8 +93,8 @@ class Traffic:
         kinds = (self._unproven, self._places, self._hung, self._aside, self._gate)
         return Exchanges(self._places.taken, self._aside.taken, sum(kind.waiting for kind in kinds))
 
-    async def enter(self, manner: Manner) -> Place:
-        """Wait for a place among those that behave like this."""
+    async def enter(self, manner: Manner, errand: Errand) -> Place:
+        """Wait for a place among those that behave like this, and for the moment to begin, which it is then."""
         match manner:
             case Manner.ANSWERS:
                 wanted = [self._places]
@@ -124,20 +107,21 @@ class Traffic:
         held: list[Turns] = []
         try:
             for semaphore in wanted:
-                await semaphore.acquire()
+                await semaphore.acquire(errand)
                 held.append(semaphore)
+            await self._pace(errand)
         except BaseException:
             for semaphore in held:
                 semaphore.release()
             raise
         return Place(held, self._aside, self.hanging)
 
-    async def pace(self) -> None:
+    async def _pace(self, errand: Errand) -> None:
         """Wait until another exchange may begin: as many do in a second as are allowed."""
         if not self._between:
             return
         clock = asyncio.get_running_loop().time
-        async with self._gate.turn():
+        async with self._gate.turn(errand):
             if (left := self._next - clock()) > 0:
                 await asyncio.sleep(left)
             self._next = clock() + self._between

@@ -10,9 +10,12 @@ import pytest
 
 from rackwright.metrics.families import CALLS
 from rackwright.power.connect import DRIVERS, Connections
+from rackwright.power.line import Line
 from rackwright.power.metered import metered
-from rackwright.power.port import BootTarget, Endpoint, FaultClass, PowerDriver, PowerError
+from rackwright.power.port import BootTarget, Endpoint, FaultClass, Limits, PowerDriver, PowerError
 
+ANSWER = 0.05
+"""Seconds."""
 ARGUMENTS: dict[str, Any] = {"grace": 3.0, "uefi": True, "target": BootTarget.DISK, "wanted": {"a": 1}}
 
 
@@ -82,6 +85,33 @@ async def test_a_call_that_was_given_up_says_nothing_about_the_bmc(it: Timed) ->
     with pytest.raises(asyncio.CancelledError):
         await it.timed.power_on()
     assert not it.heard
+
+
+class Queued(Obliging):
+    """Answers in its turn."""
+
+    def __init__(self, _endpoint: Endpoint, line: Line, limits: Limits) -> None:
+        super().__init__()
+        self.line = line
+        self.limits = limits
+
+    async def power_state(self) -> None:
+        for _ in range(2):
+            async with self.line.turn(self.limits):
+                await asyncio.sleep(ANSWER)
+        if self.line.place.endswith("0"):
+            raise PowerError(FaultClass.PROTOCOL, "nonsense")
+
+
+async def test_the_time_of_a_call_is_the_bmcs_and_not_that_for_which_it_waits_for_its_turns() -> None:
+    heard: list[float] = []
+    drivers = metered({"redfish+https": Queued}, lambda _, __, seconds, ___: heard.append(seconds))  # type: ignore[dict-item]
+    connections = Connections(concurrency=1, drivers=drivers)
+    calls = [connections.driver(Endpoint(f"redfish+https://bmc-{number}")).power_state() for number in range(5)]
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert len(heard) == 5
+    assert max(heard) < 4 * ANSWER, "they took ten answers, with those of the others"
+    assert min(heard) >= 2 * ANSWER
 
 
 async def test_a_session_is_ended_as_before(it: Timed) -> None:

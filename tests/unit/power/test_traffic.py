@@ -13,12 +13,17 @@ from typing import Any
 
 import pytest
 
-from rackwright.lanes import ON_BEHALF_OF, Lane
+from rackwright.app import WORKERS
+from rackwright.lanes import ON_BEHALF_OF, TURNS, Lane, Rank, ranked
 from rackwright.power.line import Line
+from rackwright.power.one_bmc import Manner, OneBMC
 from rackwright.power.port import DEFAULT_LIMITS, FaultClass, PowerError
-from rackwright.power.traffic import ASIDE, HANGING_SECONDS, Exchanges, Manner, OneBMC, Traffic
+from rackwright.power.traffic import ASIDE, HANGING_SECONDS, Exchanges, Traffic
+from rackwright.reconcile import MOST_SLOW
 
 CONCURRENCY = 32
+PASSES = WORKERS + MOST_SLOW
+"""As many as can wait for BMCs at once."""
 
 
 class Skipping(selectors.SelectSelector):
@@ -267,7 +272,7 @@ def test_no_place_is_lost_whoever_gives_up_when() -> None:
         await asyncio.sleep(10_000)
         places = (fleet.traffic._places, fleet.traffic._unproven, fleet.traffic._aside, fleet.traffic._hung)
         assert [each.free for each in places] == [4, 3, 4 * ASIDE, ASIDE]
-        assert not any(line._bmc.lock.locked() for line in lines)
+        assert not any(line._bmc.asked or line._bmc._turns.taken for line in lines)
 
     in_virtual_time(main)
 
@@ -293,13 +298,16 @@ def test_a_rate_is_no_debt_after_a_pause() -> None:
 
 
 @pytest.mark.parametrize("limit", [{"concurrency": 1}, {"per_second": 1}])
-def test_a_tenants_thousand_machines_do_not_make_anothers_only_one_wait(limit: dict[str, int]) -> None:
+@pytest.mark.parametrize("other", [Lane("one"), Lane("many", "its only rack")])
+def test_the_thousand_machines_of_a_tenant_or_rack_do_not_make_anothers_only_one_wait(
+    limit: dict[str, int], other: Lane
+) -> None:
     async def main() -> None:
         fleet = Fleet(**limit)
         ON_BEHALF_OF.set(Lane("many"))
         crowd = [asyncio.ensure_future(fleet.asks(fleet.line(), answers(1.0))) for _ in range(1_000)]
         await asyncio.sleep(0.5)
-        ON_BEHALF_OF.set(Lane("one"))
+        ON_BEHALF_OF.set(other)
         assert await fleet.asks(fleet.line(), answers(1.0)) < 6
         for each in crowd:
             each.cancel()
@@ -321,6 +329,9 @@ def test_whoever_gives_up_waiting_takes_nobodys_turn() -> None:
     in_virtual_time(main)
 
 
+# --- waiting is no fault of a BMC's -----------------------------------------------------------------------------------
+
+
 def test_our_own_rate_is_no_fault_of_a_bmc() -> None:
     async def main() -> None:
         fleet, work = Fleet(per_second=1), answers(0.01)
@@ -331,18 +342,154 @@ def test_our_own_rate_is_no_fault_of_a_bmc() -> None:
     in_virtual_time(main)
 
 
-def test_where_no_place_is_free_for_long_the_limit_is_named() -> None:
+def test_an_exchange_that_waits_for_our_own_rate_is_not_taken_for_one_that_hangs() -> None:
+    async def main() -> None:
+        fleet = Fleet(concurrency=8, per_second=0.1)
+        asked = [asyncio.ensure_future(fleet.asks(fleet.line(), answers(0.01))) for _ in range(6)]
+        await asyncio.sleep(25)
+        assert (fleet.traffic.counts().under_way, fleet.traffic.counts().aside) == (3, 0)
+        await asyncio.gather(*asked)
+
+    in_virtual_time(main)
+
+
+def test_a_sweep_over_slow_bmcs_takes_as_long_as_it_must_and_finds_none_of_them_busy() -> None:
+    """As many passes as there can be, after a restart; three quarters of the places are for whom nobody knows yet."""
+
+    async def main() -> list[float]:
+        fleet, clock = Fleet(), asyncio.get_running_loop().time
+        lines, took = [fleet.line() for _ in range(PASSES)], []
+        for _ in range(2):
+            begun = clock()
+            asked = [line.call(answers(2.5), DEFAULT_LIMITS) for line in lines]
+            assert await asyncio.gather(*asked) == [None] * PASSES
+            took.append(clock() - begun)
+        return took
+
+    places = CONCURRENCY - CONCURRENCY // 4
+    assert in_virtual_time(main) == [pytest.approx(PASSES * 2.5 / each, abs=2.5) for each in (places, CONCURRENCY)]
+
+
+def test_whoever_waits_for_a_place_for_long_is_told_of_no_fault() -> None:
     async def main() -> None:
         fleet = Fleet(concurrency=1)
         hanging = [asyncio.ensure_future(fleet.asks(fleet.line(), hangs(10_000))) for _ in range(ASIDE + 2)]
         await asyncio.sleep(1_000)  # one has the place, and as many as may are aside
-        with pytest.raises(
-            PowerError, match=r"exchange with the BMC at there had no turn.*--bmc-concurrency"
-        ) as raised:
-            await fleet.line().call(answers(1), DEFAULT_LIMITS)
-        assert raised.value.fault is FaultClass.BUSY
+        begun = asyncio.get_running_loop().time()
+        await fleet.line().call(answers(1), DEFAULT_LIMITS)
+        assert asyncio.get_running_loop().time() - begun > 10 * DEFAULT_LIMITS.turn
         await asyncio.gather(*hanging)
         await asyncio.sleep(100_000)
+
+    in_virtual_time(main)
+
+
+def test_systems_behind_one_host_wait_for_each_other_for_as_long_as_it_answers() -> None:
+    async def main() -> None:
+        fleet, host = Fleet(), OneBMC()
+        systems = [Line("there", host, fleet.traffic) for _ in range(300)]
+        asked = [system.call(answers(2.5), DEFAULT_LIMITS) for system in systems]
+        assert await asyncio.gather(*asked) == [None] * len(systems)
+        assert asyncio.get_running_loop().time() == pytest.approx(300 * 2.5)
+
+    in_virtual_time(main)
+
+
+def test_systems_behind_a_host_that_answers_nobody_are_told_that_it_is_busy() -> None:
+    async def main() -> None:
+        fleet, host = Fleet(), OneBMC()
+        asked = [Line("there", host, fleet.traffic).call(hangs(50), DEFAULT_LIMITS) for _ in range(10)]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        faults = [error.fault for error in found if isinstance(error, PowerError)]
+        assert faults == [FaultClass.UNREACHABLE] * 4 + [FaultClass.BUSY] * 6
+        assert asyncio.get_running_loop().time() == pytest.approx(200), "180 s, and the exchange that was begun by then"
+
+    in_virtual_time(main)
+
+
+def test_an_answer_to_anybody_begins_the_patience_with_a_host_anew() -> None:
+    async def main() -> None:
+        fleet, host = Fleet(), OneBMC()
+        habits = [hangs(50), hangs(50), hangs(50), answers(1), hangs(50), hangs(50), hangs(50), answers(1)]
+        asked = [Line("there", host, fleet.traffic).call(habit, DEFAULT_LIMITS) for habit in habits]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert [error.fault for error in found if isinstance(error, PowerError)] == [FaultClass.UNREACHABLE] * 6
+
+    in_virtual_time(main)
+
+
+def test_patience_with_a_host_is_not_used_up_while_its_next_exchange_waits_for_a_place() -> None:
+    async def main() -> None:
+        fleet, host = Fleet(per_second=0.001), OneBMC()
+        first = asyncio.ensure_future(fleet.asks(fleet.line(), answers(1)))
+        await asyncio.sleep(0)
+        asked = [Line("there", host, fleet.traffic).call(answers(1), DEFAULT_LIMITS) for _ in range(3)]
+        assert await asyncio.gather(*asked) == [None] * 3
+        await first
+        assert asyncio.get_running_loop().time() > 3_000
+
+    in_virtual_time(main)
+
+
+def test_a_poll_that_waits_for_a_place_holds_up_nothing_that_is_to_be_done_behind_the_same_host() -> None:
+    """It has its BMC's turn: whatever is urgent about that is urgent about it."""
+
+    async def main() -> None:
+        fleet, host = Fleet(concurrency=1), OneBMC()
+        with ranked(Rank.IDLE):
+            crowd = [asyncio.ensure_future(fleet.asks(fleet.line(), answers(1.0))) for _ in range(1_000)]
+            await asyncio.sleep(0)
+            poll = asyncio.ensure_future(fleet.asks(Line("a", host, fleet.traffic), answers(1.0)))
+            await asyncio.sleep(10)
+        assert await fleet.asks(Line("b", host, fleet.traffic), answers(1.0)) < 4
+        assert poll.done()
+        for each in crowd:
+            each.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+
+    in_virtual_time(main)
+
+
+def proven(line: Line) -> Line:
+    """One whose BMC has answered."""
+    line._bmc.manner = Manner.ANSWERS
+    return line
+
+
+def test_a_poll_that_has_its_turn_with_a_host_before_what_is_urgent_there_is_urgent_itself() -> None:
+    async def main() -> None:
+        fleet, host = Fleet(concurrency=1), OneBMC()
+        lines = [Line(name, host, fleet.traffic) for name in "abc"]
+        with ranked(Rank.IDLE):
+            crowd = [asyncio.ensure_future(fleet.asks(fleet.line(), answers(1.0))) for _ in range(1_000)]
+            crowd += [asyncio.ensure_future(fleet.asks(proven(fleet.line()), answers(1.0))) for _ in range(1_000)]
+            await asyncio.sleep(0)
+        first = asyncio.ensure_future(fleet.asks(lines[0], answers(1.0)))
+        await asyncio.sleep(0)
+        with ranked(Rank.IDLE):
+            poll = asyncio.ensure_future(fleet.asks(lines[1], answers(1.0)))
+            await asyncio.sleep(0)
+        host._turns._turn = TURNS - 1  # the next turn there is for those that merely look
+        assert await fleet.asks(lines[2], answers(1.0)) < 8
+        assert poll.done()
+        await first
+        for each in crowd:
+            each.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+
+    in_virtual_time(main)
+
+
+def test_whoever_is_worked_on_goes_before_two_thousand_polls() -> None:
+    async def main() -> None:
+        fleet = Fleet()
+        with ranked(Rank.IDLE):
+            polls = [asyncio.ensure_future(fleet.asks(fleet.line(), answers(2.5))) for _ in range(PASSES)]
+        await asyncio.sleep(1)
+        assert await fleet.asks(fleet.line(), answers(2.5)) <= 5
+        for poll in polls:
+            poll.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
 
     in_virtual_time(main)
 
