@@ -41,6 +41,14 @@ def fenced(mandate: Mandate) -> Iterator[None]:
         _MANDATE.reset(before)
 
 
+@contextmanager
+def narrowed(mandate: Mandate) -> Iterator[None]:
+    """What is done in this context is done as long as it might be outside of it, and this holds besides."""
+    outside = _MANDATE.get()
+    with fenced(mandate if outside is None else lambda: outside() and mandate()):
+        yield
+
+
 def open_now() -> bool:
     """Whether anything may be sent right now; without a fence, everything may."""
     mandate = _MANDATE.get()

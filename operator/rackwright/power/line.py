@@ -2,7 +2,8 @@
 
 An exchange runs in a thread (the libraries that speak to BMCs block). A thread can't be ended from outside, so the
 turn is given back when the thread ends, not when its caller gave up: a BMC that answers byte by byte for an hour
-holds one thread and no more, and the next caller is told that it is busy.
+holds one thread and no more, and the next caller is told that it is busy. What its caller has given up a thread sends
+nothing more for: an attempt that failed, or a wish that was withdrawn, moves no power a minute later.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
+from threading import Event
 from typing import TypeVar
 
 from rackwright import fence
@@ -52,19 +54,24 @@ class Line:
 
         Raises `PowerError`: BUSY if no turn came while the BMC was asked for `limits.turn` and answered nobody,
         UNREACHABLE if the exchange took longer than `limits.exchange`. `fence.Fenced` if it may not be spoken to any
-        more, here or within `work`.
+        more, here or within `work`, which may speak to it for as long as somebody waits for it.
         """
         place = await self._take_turn(limits.turn)
-        begun = asyncio.get_running_loop().time()
+        begun, given_up = asyncio.get_running_loop().time(), Event()
         try:
             fence.check()
-            exchange = asyncio.get_running_loop().run_in_executor(self._traffic.threads, copy_context().run, work)
+            with fence.narrowed(lambda: not given_up.is_set()):
+                context = copy_context()
+            exchange = asyncio.get_running_loop().run_in_executor(self._traffic.threads, context.run, work)
         except BaseException:
             self._end_turn(place)
             raise
         self._bmc.begins()
         exchange.add_done_callback(partial(self._ended, place, begun))
-        done, _ = await asyncio.wait({exchange}, timeout=limits.exchange)
+        try:
+            done, _ = await asyncio.wait({exchange}, timeout=limits.exchange)
+        finally:
+            given_up.set()
         if not done:
             self._bmc.manner = Manner.HANGS
             raise PowerError(

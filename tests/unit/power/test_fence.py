@@ -6,6 +6,7 @@ import asyncio
 import gc
 import itertools
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from tests.unit.power.scripted_webhook import ScriptedWebhook, webhook
 from rackwright import fence
 from rackwright.fence import Fenced, fenced
 from rackwright.power.connect import Connections
-from rackwright.power.port import BootTarget, Endpoint
+from rackwright.power.one_bmc import Manner
+from rackwright.power.port import BootTarget, Endpoint, PowerDriver, PowerError, PowerState
 
 
 class Right:
@@ -50,6 +52,16 @@ def test_a_fence_ends_with_what_it_stands_around() -> None:
 
 def test_what_handles_a_bmcs_errors_does_not_take_it_for_one() -> None:
     assert not issubclass(Fenced, Exception)
+
+
+@pytest.mark.parametrize(("outside", "inside"), [(True, False), (False, True), (False, False)])
+def test_a_narrowed_fence_is_open_as_long_as_both_are(*, outside: bool, inside: bool) -> None:
+    with fence.narrowed(lambda: True):
+        fence.check()
+    with fenced(lambda: outside), fence.narrowed(lambda: inside), pytest.raises(Fenced):
+        fence.check()
+    with fenced(lambda: True), fence.narrowed(lambda: True):
+        fence.check()
 
 
 async def test_a_redfish_exchange_ends_between_looking_and_switching(bmc: ScriptedBmc) -> None:
@@ -141,6 +153,67 @@ async def test_a_webhook_is_not_called_any_more() -> None:
     await hook.stop()
 
 
+# --- what nobody waits for any more -----------------------------------------------------------------------------------
+
+HASTY = replace(IMPATIENT, exchange=0.2)
+
+
+async def late(_: web.Request) -> None:
+    """The fault of answering when the caller has given up."""
+    await asyncio.sleep(0.6)
+
+
+async def given_up(driver: PowerDriver, *, cancelled: bool) -> None:
+    """Have it switch the machine on, and leave before it has answered."""
+    switching = asyncio.ensure_future(driver.power_on())
+    if cancelled:
+        await asyncio.sleep(0.1)
+        switching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await switching
+    else:
+        with pytest.raises(PowerError, match=r"did not finish its answer within 0.2 s"):
+            await switching
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_what_its_caller_gave_up_moves_no_power_later(bmc: ScriptedBmc, *, cancelled: bool) -> None:
+    connections = Connections(limits=HASTY)
+    driver = connections.driver(endpoint(await bmc.start()))
+    await driver.power_state()
+    bmc.faults = [("GET", "/one", late)]
+    await given_up(driver, cancelled=cancelled)
+    bmc.faults = []
+    asked = len(bmc.requests)
+    assert await driver.power_state() is PowerState.OFF, "its turn comes when that exchange has ended"
+    assert bmc.requests[asked:] == ["GET /redfish/v1/Systems/one"]
+    assert bmc.changes == []
+    await connections.close(within=2.0)
+
+
+async def test_a_webhook_is_not_called_for_whoever_gave_up(hook: ScriptedWebhook) -> None:
+    connections = Connections(limits=IMPATIENT)
+    driver = connections.driver(webhook(await hook.start()))
+    hook.faults["PowerState"] = late
+    await given_up(driver, cancelled=True)
+    hook.faults.clear()
+    assert await driver.power_state() is PowerState.OFF
+    assert hook.actions == []
+    await connections.close(within=2.0)
+
+
+async def test_a_bmc_that_hung_until_its_caller_gave_up_has_not_answered_since(bmc: ScriptedBmc) -> None:
+    connections = Connections(limits=HASTY)
+    driver = connections.driver(endpoint(await bmc.start()))
+    await driver.power_state()
+    bmc.faults = [("GET", "/one", late)]
+    await given_up(driver, cancelled=False)
+    (one,) = connections._bmcs.values()
+    await one.free()
+    assert one.manner is Manner.HANGS
+    await connections.close(within=2.0)
+
+
 @pytest.mark.parametrize("packets", range(4))
 async def test_an_ipmi_log_in_ends_at_any_packet(packets: int) -> None:
     connections, bmc = Connections(limits=IMPATIENT), RefusingBmc(password=IPMI_ACCOUNT.password)
@@ -167,7 +240,8 @@ async def test_closing_waits_for_an_exchange_that_is_under_way(bmc: ScriptedBmc)
     driver = connections.driver(endpoint(await bmc.start()))
     await driver.power_state()
 
-    async def wait(_: web.Request) -> None:
+    async def wait(request: web.Request) -> None:
+        await request.read()  # what is sent in part may still be cut short
         told.set()
         await goes_on.wait()
 
