@@ -26,10 +26,10 @@ _REASONS = {
 }
 _OF_SECRETS = frozenset({FaultClass.CREDENTIALS, FaultClass.TLS})
 """Faults that another content of a Secret may end."""
-
-
+_LASTING = _OF_SECRETS | {FaultClass.UNREACHABLE}
+"""Faults that are found again and again until somebody does something about them."""
 _LONGER = 4
-"""How many times as long a BMC that stays silent is left alone, at most."""
+"""How many times as long a BMC that is asked in vain is left alone, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,18 @@ class Reading:
     """By the monotonic clock, seconds."""
     bmc: BMC | None
     """Whom was asked: what another BMC said tells nothing."""
-    silent: int = 0
-    """How often in a row it could not be reached."""
+    in_vain: int = 0
+    """How often in a row it was asked in vain: it could not be reached, or rejected what it was asked with."""
+    spared: timedelta = timedelta()
+    """For how long it is left alone at least, unless whoever asks must know."""
 
     def is_fresh(self, within: timedelta) -> bool:
-        """Whether it needn't be asked again: one that stays silent is asked half as often each time, to a limit."""
-        longer = min(1 << max(self.silent - 1, 0), _LONGER)
-        return time.monotonic() - self.at < within.total_seconds() * longer
+        """Whether it needn't be asked again; who must know asks for what is not older than nothing.
+
+        One that is asked in vain is asked half as often each time, to a limit.
+        """
+        longer = min(1 << max(self.in_vain - 1, 0), _LONGER)
+        return bool(within) and time.monotonic() - self.at < max(within, self.spared).total_seconds() * longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +123,12 @@ class BMCs:
             raise
         return self._tried.get(machine.uid, {}) != tried
 
-    async def power(self, machine: Machine, *, fresh: timedelta) -> Reading:
-        """The power state, asked for unless it was within `fresh`."""
+    async def power(self, machine: Machine, *, fresh: timedelta, poll: timedelta) -> Reading:
+        """The power state, asked for unless it was within `fresh`; idle machines' are within `poll`.
+
+        A BMC that rejects the account or isn't trusted is asked no more often than that by anybody, for BMCs lock
+        accounts.
+        """
         kept = self.known(machine)
         if kept is not None and kept.is_fresh(fresh):
             return kept
@@ -127,9 +136,7 @@ class BMCs:
             power = Power((await self._state(machine)).value)
             reading = Reading(power, None, time.monotonic(), machine.spec.bmc)
         except PowerError as error:
-            silent = (kept.silent if kept is not None else 0) + 1 if error.fault is FaultClass.UNREACHABLE else 0
-            fault = self.explained(machine, error)
-            reading = Reading(Power.UNKNOWN, fault, time.monotonic(), machine.spec.bmc, silent)
+            reading = _in_vain(machine, error, self.explained(machine, error), kept, poll)
         except Obstructed as error:
             reading = Reading(Power.UNKNOWN, error.fault, time.monotonic(), machine.spec.bmc)
         self._readings[machine.uid] = reading
@@ -169,7 +176,7 @@ class BMCs:
         """
         fault = self.explained(machine, error)
         if machine.status.operation is None:
-            self._readings[machine.uid] = Reading(Power.UNKNOWN, fault, time.monotonic(), machine.spec.bmc)
+            self._readings[machine.uid] = _in_vain(machine, error, fault, self.known(machine), timedelta())
         return fault
 
     def explained(self, machine: Machine, error: PowerError) -> Fault:
@@ -211,6 +218,13 @@ class BMCs:
             problem, reason = f"The Secret {secret} has no key {key}.", "SecretInvalid"
         self._secrets.awaiting(name, machine.uid, found.version if found is not None else None)
         raise Obstructed(Fault(Blame.CONFIGURATION, reason, f"{problem} It is used as soon as it is there."))
+
+
+def _in_vain(machine: Machine, error: PowerError, fault: Fault, before: Reading | None, poll: timedelta) -> Reading:
+    """What is known of a BMC that answered like this."""
+    times = (before.in_vain if before is not None else 0) + 1 if error.fault in _LASTING else 0
+    spared = poll if error.fault in _OF_SECRETS else timedelta(seconds=error.retry_after or 0.0)
+    return Reading(Power.UNKNOWN, fault, time.monotonic(), machine.spec.bmc, times, spared)
 
 
 def _which(uid: str, address: str) -> str:

@@ -204,20 +204,8 @@ class Observer:
             self._first_boots.pop(machine.uid, None)  # status has it
         if moved_by_hand(machine.spec):
             seen = replace(seen, power=assumed_power(machine.status, seen.agent))
-        elif machine.spec.bmc is not None:
-            reading = self._bmcs.known(machine)
-            if self._queued(machine, world, take=False) is not None:
-                reading = await self._bmcs.power(machine, fresh=self._policy.poll)  # its turn may be hours away
-            elif operation is not None and not retry_not_due(world):
-                # An attempt that is about to begin looks for itself: why the one before it failed may be over.
-                begins = operation.next_retry_at is not None
-                heard = min(_HEARD, self._policy.silence)  # an agent that counts as lost vouches for nothing
-                at_work = _FRESH_WHILE_HEARD if _runs(reading, seen.agent, world.now - heard) else _FRESH_AT_WORK
-                reading = await self._bmcs.power(machine, fresh=timedelta() if begins else at_work)
-            elif operation is None:
-                reading = await self._bmcs.power(machine, fresh=self._policy.poll)
-            if reading is not None:
-                seen = replace(seen, power=reading.power, bmc_fault=reading.fault)
+        elif machine.spec.bmc is not None and (reading := await self._reading(machine, world, seen.agent)) is not None:
+            seen = replace(seen, power=reading.power, bmc_fault=reading.fault)
         deployment = _may_begin(machine)
         if deployment is not None:
             seen = replace(seen, obstacle=await self._obstacle(machine, deployment))
@@ -230,6 +218,19 @@ class Observer:
         held_up = seen.obstacle is not None or seen.left_behind is not None
         goes_on = not held_up and not misconfigured and not stays_in_pool
         return replace(seen, queued=self._queued(machine, world, take=goes_on))
+
+    async def _reading(self, machine: Machine, world: World, agent: Agent | None) -> Reading | None:
+        """What its BMC says, asked as seldom as will do; None if it isn't asked and never was."""
+        operation, known, poll = machine.status.operation, self._bmcs.known(machine), self._policy.poll
+        if self._queued(machine, world, take=False) is not None or operation is None:
+            return await self._bmcs.power(machine, fresh=poll, poll=poll)  # its turn may be hours away
+        if retry_not_due(world):
+            return known
+        heard = min(_HEARD, self._policy.silence)  # an agent that counts as lost vouches for nothing
+        fresh = _FRESH_WHILE_HEARD if _runs(known, agent, world.now - heard) else _FRESH_AT_WORK
+        if operation.next_retry_at is not None or _failed_before(known, operation, world.now):
+            fresh = timedelta()  # an attempt that is about to begin looks for itself: what was wrong may be over
+        return await self._bmcs.power(machine, fresh=fresh, poll=poll)
 
     def _queued(self, machine: Machine, world: World, *, take: bool) -> Place | None:
         """Where it waits for its turn to install, if this pass might begin with that."""
@@ -385,6 +386,13 @@ def _runs(reading: Reading | None, agent: Agent | None, since: datetime) -> bool
     """Whether the machine was seen on, and its agent has been heard since: to ask its BMC would tell nothing new."""
     on = reading is not None and reading.power is Power.ON
     return on and agent is not None and agent.takes_commands and agent.heard_at > since
+
+
+def _failed_before(reading: Reading | None, operation: Operation, now: datetime) -> bool:
+    """Whether the BMC was asked in vain before the attempt had begun, and not since."""
+    if reading is None or reading.fault is None:
+        return False
+    return _then(reading.at, now) < operation.started_at - _FRESH_AT_WORK
 
 
 def _then(moment: float, now: datetime) -> datetime:

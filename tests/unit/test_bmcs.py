@@ -19,6 +19,7 @@ from rackwright.power.connect import Connections
 from rackwright.power.port import Endpoint, FaultClass, PowerError, PowerState
 from rackwright.secrets import Name
 
+POLL = timedelta(minutes=5)
 HERE, THERE = "redfish+https://10.0.0.7/redfish/v1/Systems/1", "redfish+https://10.0.0.8/redfish/v1/Systems/1"
 
 
@@ -104,7 +105,7 @@ async def test_the_same_address_keeps_the_session(around: Around) -> None:
 
 
 async def test_a_machine_that_is_gone_leaves_nothing_behind(around: Around) -> None:
-    await around.bmcs.power(machine(HERE), fresh=timedelta())
+    await around.bmcs.power(machine(HERE), fresh=timedelta(), poll=POLL)
     around.bmcs.forget(machine(None))
     async with asyncio.timeout(5):
         await around.drivers[0].closed.wait()
@@ -119,7 +120,7 @@ async def test_rejected_credentials_await_another_version_than_the_one_that_was_
 
     await around.bmcs.driver(machine())
     around.drivers[0].answer = refused
-    reading = await around.bmcs.power(machine(), fresh=timedelta())
+    reading = await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
     assert reading.fault is not None
     assert around.version == "3", "it was asked twice"
     assert around.awaited == [(Name("rack-a", "bmc"), "uid", "2")]
@@ -143,23 +144,23 @@ def refuses(driver: Driver, password: Callable[[], str]) -> Callable[[], PowerSt
 
 async def test_a_secret_is_read_once_as_long_as_its_bmc_takes_what_it_held(around: Around) -> None:
     for _ in range(5):
-        assert (await around.bmcs.power(machine(), fresh=timedelta())).fault is None
+        assert (await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)).fault is None
     assert len(around.reads) == 2, "user name and password, which are one request"
 
 
 async def test_a_password_that_was_changed_on_both_sides_is_read_anew_and_nobody_notices(around: Around) -> None:
-    await around.bmcs.power(machine(), fresh=timedelta())
+    await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
     around.password, around.version = b"new", "2"
     around.accepts = "new"
-    assert (await around.bmcs.power(machine(), fresh=timedelta())).fault is None
+    assert (await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)).fault is None
     assert [driver.asked for driver in around.drivers] == [2, 1]
     assert around.awaited == []
 
 
 async def test_a_bmc_that_rejects_what_its_secret_holds_now_is_not_asked_again(around: Around) -> None:
-    await around.bmcs.power(machine(), fresh=timedelta())
+    await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
     around.accepts = "nobody knows"
-    reading = await around.bmcs.power(machine(), fresh=timedelta())
+    reading = await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
     assert reading.fault is not None
     assert reading.fault.reason == "BMCCredentialsRejected"
     assert [driver.asked for driver in around.drivers] == [2], "once more than before, for BMCs lock accounts"
@@ -183,15 +184,15 @@ async def test_a_secret_that_spec_does_not_name_any_more_is_not_read_again(aroun
     other = replace(other, spec=other.spec.model_copy(update={"bmc": bmc}))
     await around.bmcs.driver(other)
     around.accepts, around.missing = "nobody knows", {"bmc"}
-    reading = await around.bmcs.power(other, fresh=timedelta())
+    reading = await around.bmcs.power(other, fresh=timedelta(), poll=POLL)
     assert reading.fault is not None
     assert reading.fault.reason == "BMCCredentialsRejected"
 
 
 async def test_a_session_whose_secret_is_gone_ends_with_its_machine(around: Around) -> None:
-    await around.bmcs.power(machine(), fresh=timedelta())
+    await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
     around.accepts, around.missing = "nobody knows", {"bmc"}
-    reading = await around.bmcs.power(machine(), fresh=timedelta())
+    reading = await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
     assert reading.fault is not None
     assert reading.fault.reason == "SecretMissing"
     around.bmcs.forget(machine())
@@ -217,14 +218,14 @@ async def test_a_bmc_that_stays_silent_is_asked_less_and_less_often_to_a_limit_a
     await around.bmcs.driver(machine())
     around.drivers[0].answer = answer
     for _ in range(90):
-        await around.bmcs.power(machine(), fresh=timedelta(minutes=5))
+        await around.bmcs.power(machine(), fresh=timedelta(minutes=5), poll=POLL)
         now += 60
     minutes = [(at - 1000) / 60 for at in asked]
     assert minutes == [0, 5, 15, 35, 55, 75]
     silent = False
     asked.clear()
     for _ in range(30):
-        await around.bmcs.power(machine(), fresh=timedelta(minutes=5))
+        await around.bmcs.power(machine(), fresh=timedelta(minutes=5), poll=POLL)
         now += 60
     assert [(after - before) / 60 for before, after in pairwise(asked)] == [5, 5, 5, 5]
 
@@ -237,8 +238,89 @@ async def test_whoever_begins_asks_a_silent_bmc_at_once(around: Around) -> None:
     await around.bmcs.driver(machine())
     around.drivers[0].answer = answer
     for _ in range(4):
-        await around.bmcs.power(machine(), fresh=timedelta())
+        await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
     assert around.drivers[0].asked == 4
+
+
+# --- BMCs that reject what they are asked with, or want peace ---------------------------------------------------------
+
+
+class Clock:
+    """By which readings age."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("rackwright.bmcs.time.monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+async def answering(around: Around, error: PowerError) -> Driver:
+    """The BMC's driver, which fails like this and counts how often it was asked."""
+
+    def answer() -> PowerState:
+        around.drivers[0].asked += 1
+        raise error
+
+    await around.bmcs.driver(machine())
+    around.drivers[0].answer = answer
+    return around.drivers[0]
+
+
+AT_WORK = timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("fault", [FaultClass.CREDENTIALS, FaultClass.TLS])
+async def test_a_bmc_that_rejects_the_account_or_is_not_trusted_is_asked_as_rarely_at_work_as_at_rest(
+    around: Around, clock: Clock, fault: FaultClass
+) -> None:
+    """Ten failed log-ins a minute lock an account."""
+    driver, asked = await answering(around, PowerError(fault, "The BMC refuses the credentials")), []
+    for _ in range(450):
+        before = driver.asked
+        assert (await around.bmcs.power(machine(), fresh=AT_WORK, poll=POLL)).fault is not None
+        asked += [(clock.now - 1000) / 60] * (driver.asked - before)
+        clock.now += 10
+    assert asked == [0, 5, 15, 35, 55]
+
+
+async def test_a_rejected_account_is_tried_at_once_when_its_secret_changes_and_whenever_somebody_must_know(
+    around: Around,
+    clock: Clock,  # noqa: ARG001 (it stands still)
+) -> None:
+    driver = await answering(around, PowerError(FaultClass.CREDENTIALS, "The BMC refuses the credentials"))
+    for _ in range(2):
+        await around.bmcs.power(machine(), fresh=AT_WORK, poll=POLL)
+    assert driver.asked == 1
+    around.bmcs.stale("uid")
+    await around.bmcs.power(machine(), fresh=AT_WORK, poll=POLL)
+    assert driver.asked == 2
+    await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
+    assert driver.asked == 3
+
+
+@pytest.mark.parametrize(("peace", "asked"), [(60.0, 2), (None, 13), (600.0, 1)])
+async def test_a_bmc_that_wants_peace_has_it_for_as_long_as_it_said(
+    around: Around, clock: Clock, peace: float | None, asked: int
+) -> None:
+    driver = await answering(around, PowerError(FaultClass.BUSY, "The BMC is busy", retry_after=peace))
+    for _ in range(13):
+        await around.bmcs.power(machine(), fresh=AT_WORK, poll=POLL)
+        clock.now += 5
+    assert driver.asked == asked
+
+
+async def test_an_idle_machine_whose_bmc_wants_peace_when_it_is_switched_has_it_for_as_long_as_it_said(
+    around: Around, clock: Clock
+) -> None:
+    around.bmcs.failed(machine(), PowerError(FaultClass.BUSY, "The BMC is busy", retry_after=900.0))
+    clock.now += 600
+    assert (await around.bmcs.power(machine(), fresh=POLL, poll=POLL)).fault is not None
+    clock.now += 301
+    assert (await around.bmcs.power(machine(), fresh=POLL, poll=POLL)).fault is None
 
 
 @pytest.mark.parametrize("idle", [True, False])
@@ -253,8 +335,8 @@ async def test_an_idle_machine_whose_bmc_refuses_is_left_alone_until_its_next_lo
         status = {**node.status.model_dump(by_alias=True, mode="json"), "operation": operation}
         node = replace(node, status=BareMetalMachineStatus.model_validate(status))
     fault = here.failed(node, PowerError(FaultClass.BUSY, "The BMC asks for 17.25 s of peace"))
-    reading = await here.power(node, fresh=timedelta(seconds=300))
+    reading = await here.power(node, fresh=timedelta(seconds=300), poll=POLL)
     assert reading.power is (Power.UNKNOWN if idle else Power.OFF)
     assert reading.fault == (fault if idle else None)
     here.stale(node.uid)
-    assert (await here.power(node, fresh=timedelta(seconds=300))).power is Power.OFF
+    assert (await here.power(node, fresh=timedelta(seconds=300), poll=POLL)).power is Power.OFF

@@ -127,7 +127,8 @@ class Asked:
     def known(self, _machine: Machine) -> Reading | None:
         return self.last
 
-    async def power(self, machine: Machine, *, fresh: timedelta) -> Reading:
+    async def power(self, machine: Machine, *, fresh: timedelta, poll: timedelta) -> Reading:
+        assert poll == Policy().poll
         self.fresh.append(fresh.total_seconds())
         return Reading(Power.UNKNOWN if self.fault else Power.OFF, self.fault, 0.0, machine.spec.bmc)
 
@@ -161,6 +162,19 @@ async def test_a_bmc_is_asked_rarely_while_the_agent_proves_that_the_power_is_on
     if power is not None:
         asked.last = Reading(power, None, 0.0, machine.spec.bmc)
     await here.world(machine, hurry=False)
+    assert asked.fresh == [fresh]
+
+
+@pytest.mark.parametrize(("ago", "fresh"), [(3600, 0), (10, 0), (3, 5), (0, 5), (-60, 5)])
+async def test_an_attempt_asks_a_bmc_anew_that_was_asked_in_vain_before_it_began(ago: float, fresh: float) -> None:
+    here, asked, machine = at_work(heard=1)
+    operation = machine.status.operation
+    assert operation is not None
+    begun = datetime.now(UTC) - timedelta(seconds=60)
+    status = machine.status.model_copy(update={"operation": operation.model_copy(update={"started_at": begun})})
+    fault = Fault(Blame.BMC, "BMCCredentialsRejected", "The BMC refuses the credentials.")
+    asked.last = Reading(Power.UNKNOWN, fault, time.monotonic() - 60 - ago, machine.spec.bmc)
+    await here.world(replace(machine, status=status), hurry=False)
     assert asked.fresh == [fresh]
 
 
