@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from rackwright.api.machine import BMC, Power
 from rackwright.cache import Machine
+from rackwright.lanes import Rank, ranked
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.power.address import SIMULATED
 from rackwright.power.connect import Connections
@@ -127,13 +128,15 @@ class BMCs:
         """The power state, asked for unless it was within `fresh`; idle machines' are within `poll`.
 
         A BMC that rejects the account or isn't trusted is asked no more often than that by anybody, for BMCs lock
-        accounts.
+        accounts. Who is content with what idle machines' BMCs say lets others go first, unless spec has something new.
         """
         kept = self.known(machine)
         if kept is not None and kept.is_fresh(fresh):
             return kept
+        can_wait = fresh >= poll and machine.generation == machine.status.observed_generation
         try:
-            power = Power((await self._state(machine)).value)
+            with ranked(Rank.IDLE if can_wait else Rank.AT_WORK):
+                power = Power((await self._state(machine)).value)
             reading = Reading(power, None, time.monotonic(), machine.spec.bmc)
         except PowerError as error:
             reading = _in_vain(machine, error, self.explained(machine, error), kept, poll)

@@ -15,6 +15,7 @@ from rackwright.api.machine import BareMetalMachineStatus, Power, SecretRef
 from rackwright.bmcs import BMCs
 from rackwright.cache import Machine
 from rackwright.kube import Secret
+from rackwright.lanes import RANK, Rank
 from rackwright.power.connect import Connections
 from rackwright.power.port import Endpoint, FaultClass, PowerError, PowerState
 from rackwright.secrets import Name
@@ -340,3 +341,30 @@ async def test_an_idle_machine_whose_bmc_refuses_is_left_alone_until_its_next_lo
     assert reading.fault == (fault if idle else None)
     here.stale(node.uid)
     assert (await here.power(node, fresh=timedelta(seconds=300), poll=POLL)).power is Power.OFF
+
+
+# --- what comes first -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fresh", "generation", "rank"),
+    [(POLL, 1, Rank.IDLE), (POLL, 2, Rank.AT_WORK), (AT_WORK, 1, Rank.AT_WORK), (timedelta(), 1, Rank.AT_WORK)],
+    ids=["idle", "idle, with a new spec", "at work", "about to begin"],
+)
+async def test_a_look_at_an_idle_machine_can_wait_and_no_other(
+    around: Around, fresh: timedelta, generation: int, rank: Rank
+) -> None:
+    ranks: list[Rank] = []
+
+    def answer() -> PowerState:
+        ranks.append(RANK.get())
+        return PowerState.OFF
+
+    node = machine()
+    status = node.status.model_copy(update={"observed_generation": 1})
+    node = replace(node, generation=generation, status=status)
+    await around.bmcs.driver(node)
+    around.drivers[0].answer = answer
+    await around.bmcs.power(node, fresh=fresh, poll=POLL)
+    assert ranks == [rank]
+    assert RANK.get() is Rank.AT_WORK, "what is done to it then cannot wait"
