@@ -39,7 +39,8 @@ NAMED_SYSTEMS = 5
 class Service:
     """One BMC as sushy sees it, and a session on it. Blocks; for one thread at a time.
 
-    Opened by the first exchange. A session where the BMC has them, else basic authentication with each request.
+    Opened by the first exchange. A session where the BMC has them, else basic authentication with each request. Of what
+    the BMC says of its system nothing is kept: with BIOS attributes that is some 300 KB, and there are many machines.
     """
 
     def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
@@ -50,7 +51,8 @@ class Service:
         self._connector: Any = None
         self._auth: Any = None
         self._root: Any = None
-        self._system: Any = None
+        self._path = self._address.path
+        """The system's, once it is known."""
         self._heard: Any = None
         self._ended = False
 
@@ -60,7 +62,6 @@ class Service:
         `what` completes "The BMC cannot ...".
         """
         speaking = SPOKEN.set(self._redaction)
-        self._heard = None
         suspect = False
         try:
             return step(self._fresh_system())
@@ -69,6 +70,7 @@ class Service:
             suspect = fault.fault in SUSPECT
         finally:
             SPOKEN.reset(speaking)
+            self._heard = None
             if suspect or self._ended:
                 self._drop()
         raise fault from cause  # outside the handler, so that nothing comes along that is not meant to
@@ -85,7 +87,7 @@ class Service:
     def _drop(self) -> None:
         """Forget the connection. Silent: a BMC ends a session by itself in the end."""
         connector, auth = self._connector, self._auth
-        self._connector = self._auth = self._root = self._system = None
+        self._connector = self._auth = self._root = None
         session = auth.get_session_resource_id() if isinstance(auth, sushy_auth.SessionAuth) else None
         if session:
             try:
@@ -100,19 +102,13 @@ class Service:
         if self._root is None:
             self._open()
         try:
-            if self._system is None:
-                self._system = self._root.get_system(self._address.path or self._only_system())
-            else:
-                self._system.invalidate()
-                self._system.refresh(force=False)  # forced, it would read everything below the system as well
+            self._path = self._path or self._only_system()
+            return self._root.get_system(self._path)
         except sushy_errors.ResourceNotFoundError:
-            self._system = None
-        if self._system is None:
-            raise PowerError(
-                FaultClass.UNSUPPORTED,
-                f"The BMC at {self._address.place} has no system {self._address.path}: it has {self._names()}",
-            )
-        return self._system
+            missing, self._path = self._path, self._address.path
+        raise PowerError(
+            FaultClass.UNSUPPORTED, f"The BMC at {self._address.place} has no system {missing}: it has {self._names()}"
+        )
 
     def _open(self) -> None:
         endpoint = self._endpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 from aiohttp import web
@@ -173,6 +174,53 @@ async def test_a_bmc_that_is_busy_while_it_switches_is_waited_for(bmc: ScriptedB
     bmc.fail("GET", "/one", busy_at_first)
     await driver.power_on()
     assert looks >= 4
+
+
+@pytest.mark.parametrize("system", ["one", ""], ids=["named", "the only one"])
+async def test_a_look_at_the_power_is_one_request(bmc: ScriptedBmc, connections: Connections, system: str) -> None:
+    driver = connections.driver(endpoint(await bmc.start(), system))
+    await driver.power_state()
+    bmc.requests.clear()
+    for _ in range(3):
+        await driver.power_state()
+    assert bmc.requests == ["GET /redfish/v1/Systems/one"] * 3
+
+
+def documents(of: str) -> int:
+    """How many descriptions of this manufacturer's systems there are in memory."""
+    return sum(type(each) is dict and each.get("Manufacturer") == of for each in gc.get_objects())
+
+
+async def test_nothing_that_a_bmc_said_of_its_system_is_kept_between_exchanges(
+    bmc: ScriptedBmc, connections: Connections
+) -> None:
+    """It is hundreds of kilobytes, of each machine; and it isn't left to the collector of cycles."""
+    bmc.systems["one"].manufacturer = "Forgettable"
+    driver = connections.driver(endpoint(await bmc.start()))
+    gc.disable()
+    try:
+        await driver.power_state()
+        await driver.bios_attributes()
+        await driver.power_on()
+        assert documents(of="Forgettable") == 0
+    finally:
+        gc.enable()
+    bmc.fail("POST", "ComputerSystem.Reset", answer(500))
+    with pytest.raises(PowerError):
+        await driver.power_off(grace=0)
+    await asyncio.to_thread(gc.collect)  # an error knows where it happened
+    assert documents(of="Forgettable") == 0
+
+
+async def test_the_only_system_is_found_anew_when_it_has_another_name(
+    bmc: ScriptedBmc, connections: Connections
+) -> None:
+    driver = connections.driver(endpoint(await bmc.start(), system=""))
+    await driver.power_state()
+    bmc.systems = {"two": System(power="On")}
+    with pytest.raises(PowerError, match=r"has no system /redfish/v1/Systems/one: it has /redfish/v1/Systems/two"):
+        await driver.power_state()
+    assert await driver.power_state() is PowerState.ON
 
 
 async def test_a_single_system_needs_no_name(bmc: ScriptedBmc, connections: Connections) -> None:
