@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from rackwright import kube
-from rackwright.kube import Cluster, Unavailable, connected
+from rackwright.kube import Cluster, Gone, Refused, Unavailable, connected
 
 HOST = "127.0.0.1"
 
@@ -23,6 +24,8 @@ class ApiServer:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
         """Each the type of an event and a resourceVersion."""
+        self.last = b""
+        """Said at the end of a watch, which it then ends."""
         self.pages: list[list[str]] = []
         """Names of machines."""
         self.asked: list[dict[str, str]] = []
@@ -33,11 +36,16 @@ class ApiServer:
     async def watch(self, request: web.Request) -> web.StreamResponse:
         """The watch."""
         self.asked.append(dict(request.query))
+        if self.status != HTTPStatus.OK:
+            return web.json_response({"kind": "Status", "code": self.status}, status=self.status)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         for kind, version in self.lines:
             event = {"type": kind, "object": {"metadata": {"name": "bmc", "resourceVersion": version}}}
             await response.write(json.dumps(event).encode() + b"\n")
+        await response.write(self.last)
+        if self.last:
+            return response
         await self.closing.wait()
         return response
 
@@ -99,6 +107,56 @@ async def test_a_bookmark_is_no_change_of_a_secret(server: ApiServer, cluster: C
     async with asyncio.timeout(10), aclosing(cluster.secret_changes("rack-a", "bmc", seconds=600)) as watched:
         assert [await anext(watched) for _ in range(3)] == ["1", "8", None]
     assert [asked["allowWatchBookmarks"] for asked in server.asked] == ["true"]
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [
+        (b'{"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}}\n', Gone),
+        (b'{"type": "ERROR", "object": {"kind": "Status", "code": 500}}\n', Unavailable),
+        (b'{"type": "ERROR"}\n', Unavailable),
+        (b'{"type": "MODIFIED", "object": "x"}\n', Unavailable),
+        (b"[]\n", Unavailable),
+        (b"<html>log in</html>\n", Unavailable),
+        (b'{"type": "MODI', Unavailable),
+    ],
+)
+async def test_a_watch_that_says_that_it_has_failed_or_makes_no_sense_is_over(
+    server: ApiServer, cluster: Cluster, last: bytes, kind: type[Exception]
+) -> None:
+    server.lines, server.last = [("ADDED", "1")], last
+    async with asyncio.timeout(10), aclosing(cluster.secret_changes("rack-a", "bmc", seconds=600)) as watched:
+        assert await anext(watched) == "1"
+        with pytest.raises(kind):
+            await anext(watched)
+
+
+async def test_a_watch_that_the_api_server_ends_merely_ends(server: ApiServer, cluster: Cluster) -> None:
+    server.lines, server.last = [("ADDED", "1")], b'{"type": "DELETED", "object": {}}\n'
+    async with asyncio.timeout(10), aclosing(cluster.secret_changes("rack-a", "bmc", seconds=600)) as watched:
+        assert [version async for version in watched] == ["1", None]
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, Refused), (500, Unavailable), (401, Unavailable)])
+async def test_a_watch_that_is_refused_says_so(
+    server: ApiServer, cluster: Cluster, status: int, kind: type[Exception]
+) -> None:
+    server.status = status
+    async with asyncio.timeout(10), aclosing(cluster.secret_changes("rack-a", "bmc", seconds=600)) as watched:
+        with pytest.raises(kind, match=f"could not watch the Secret rack-a/bmc: {status}"):
+            await anext(watched)
+
+
+async def test_a_watch_reads_no_certificates(
+    server: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(**_: object) -> None:
+        raise AssertionError("20 ms and 0.8 MiB, for each Secret that is awaited")
+
+    server.lines = [("ADDED", "1")]
+    monkeypatch.setattr("ssl.create_default_context", read)
+    async with asyncio.timeout(10), aclosing(cluster.secret_changes("rack-a", "bmc", seconds=600)) as watched:
+        assert await anext(watched) == "1"
 
 
 async def test_a_fleet_is_listed_by_the_page_and_looked_at_before_the_next_one_is_asked_for(
