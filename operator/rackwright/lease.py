@@ -5,6 +5,9 @@ monotonic clock against a deadline shorter than the Lease's duration, and asked 
 written by other machines are never compared with ours: a holder is gone when nothing it wrote into its Lease has
 changed for its whole duration.
 
+That clock stands still while a virtual machine is paused: an operator that goes on afterwards may hold its Lease by it
+when another one has it. So whoever sees that another took it after its own last renewal has lost it at once.
+
 What a watch tells of the Lease is taken in by `heard`, so that one that is given up is taken at once. Without a watch
 it is read every few seconds.
 """
@@ -107,6 +110,8 @@ class Leadership:
         """The BMCs that had not answered whoever gave the Lease up before this candidate took it."""
         self._renewed = float("-inf")
         self._mandate = 0
+        self._claimed: tuple[int, int] | None = None
+        """Version and transitions of the Lease as this candidate last wrote it; None once it is given up or lost."""
         self._written: dict[str, Any] | None = None
         self._seen: Sighting | None = None
         self._free = asyncio.Event()
@@ -130,10 +135,12 @@ class Leadership:
         return self._seen
 
     def heard(self, lease: Mapping[str, Any]) -> None:
-        """Take in what a watch tells."""
+        """Take in what a watch tells, which may be late."""
         self._seen = Sighting.of(lease, self._seen)
         if not self._seen.holder:
             self._free.set()
+        if self._is_later(lease) and self._was_taken(lease):
+            self._lose()
 
     async def acquire(self, hesitation: Callable[[], float] = lambda: 0.0) -> None:
         """Return when this candidate is the leader.
@@ -160,7 +167,8 @@ class Leadership:
             with suppress(TimeoutError):  # a request that hangs is not waited for beyond the deadline
                 async with asyncio.timeout(self._renewed + self._terms.deadline - time.monotonic()):
                     await asyncio.sleep(self._terms.period)
-                    await self._renew()
+                    if self.holds():
+                        await self._renew()
 
     async def release(self, unfinished: Collection[str] = ()) -> None:
         """Give the Lease up, so that a standby needn't wait for it to run out. Nobody may be renewing it meanwhile.
@@ -170,7 +178,7 @@ class Leadership:
         if not self.holds():
             return
         self.withdraw()
-        self._renewed = float("-inf")
+        self._renewed, self._claimed = float("-inf"), None
         lease, self._written = self._written, None
         for _ in range(RELEASE_TRIES):
             try:
@@ -204,6 +212,9 @@ class Leadership:
         asked = time.monotonic()
         try:
             lease = self._written or await self._read()
+            if self._was_taken(lease):
+                self._lose()
+                return False
             if not self._mine_to_take(lease):
                 return False
             if not self._is_mine(lease) and (pause := hesitation()) > 0:
@@ -221,7 +232,24 @@ class Leadership:
         if not self._is_mine(lease):
             self.withdraw()  # whatever still runs from an earlier time that it was held
         self._renewed = asked
+        self._claimed = _version(self._written), self._written["spec"]["leaseTransitions"]
         return True
+
+    def _is_later(self, lease: Mapping[str, Any]) -> bool:
+        return self._claimed is not None and _version(lease) > self._claimed[0]
+
+    def _was_taken(self, lease: Mapping[str, Any] | None) -> bool:
+        """Whether another has or had the Lease that this candidate took before."""
+        if self._claimed is None or lease is None or self._is_mine(lease):
+            return False
+        spec = lease.get("spec") or {}
+        return bool(spec.get("holderIdentity")) or spec.get("leaseTransitions") != self._claimed[1]
+
+    def _lose(self) -> None:
+        """Hold it no longer, whatever the clock says."""
+        _log.warning("another operator has taken the Lease %s/%s", self._namespace, self._name)
+        self.withdraw()
+        self._renewed, self._claimed = float("-inf"), None
 
     def _is_mine(self, lease: Mapping[str, Any] | None) -> bool:
         return ((lease or {}).get("spec") or {}).get("holderIdentity") == self._identity
@@ -266,6 +294,10 @@ class Leadership:
         written = await self._cluster.put_lease(self._namespace, self._name, body, seconds=self._terms.deadline / 2)
         self._seen = Sighting.of(written, self._seen)
         return written
+
+
+def _version(lease: Mapping[str, Any]) -> int:
+    return int(lease["metadata"]["resourceVersion"])
 
 
 def _unfinished(lease: Mapping[str, Any] | None) -> frozenset[str]:

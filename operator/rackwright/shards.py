@@ -18,8 +18,8 @@ import math
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -150,11 +150,8 @@ class Shards:
         """Return when there is a reason to watch machines: at once, unless one operator does everything."""
         if not self.alone:
             return
-        watching = asyncio.create_task(self._watch())
-        try:
+        async with self._watched():
             await self._take(0)
-        finally:
-            await _ended(watching)
 
     async def keep(self, taken: Callable[[int], None], leave: Leave) -> None:
         """Hold what this operator should; return when a Lease was lost that it didn't give up.
@@ -164,7 +161,8 @@ class Shards:
         """
         if self.alone:
             taken(0)
-            await self._leases[0].keep()
+            async with self._watched():
+                await self._leases[0].keep()
             return
         tasks = [asyncio.create_task(self._contend(shard, taken, leave)) for shard in sorted(self._plan.mine)]
         tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._balance())]
@@ -289,6 +287,15 @@ class Shards:
         return None
 
     # --- what is heard of Leases ---------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[None]:
+        """Hear of Leases meanwhile."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            await _ended(watching)
 
     async def _watch(self) -> None:
         """Hear of every Lease that changes; runs until cancelled. Without it, they are read every few seconds."""

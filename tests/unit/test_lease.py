@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -329,3 +330,107 @@ async def test_a_lease_that_was_deleted_with_its_holder_is_taken_when_it_would_h
         assert not (first.holds() and second.holds())
         await asyncio.sleep(0.01)
     assert second.holds()
+
+
+# --- a clock that stood still -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def paused_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Lease's clock stands still, like that of a virtual machine that is paused; the loop's goes on."""
+    monkeypatch.setattr("rackwright.lease.time", SimpleNamespace(monotonic=lambda: 1000.0))
+
+
+async def paused(leases: Leases) -> Leadership:
+    """A leader that goes on after a pause in which another took the Lease, and whose clock hasn't moved."""
+    leader = candidate(leases, "first")
+    assert await leader._renew()
+    assert leases.stored is not None
+    leases.stored["spec"] |= {"holderIdentity": "second", "leaseTransitions": 2}
+    leases.writes += 1
+    leases.stored["metadata"]["resourceVersion"] = str(leases.writes)
+    assert leader.holds()
+    return leader
+
+
+@pytest.mark.usefixtures("paused_clock")
+async def test_a_leader_that_was_paused_stops_when_it_hears_who_has_the_lease() -> None:
+    leases = Leases()
+    leader = await paused(leases)
+    mandate = leader.mandate()
+    assert mandate()
+    assert leases.stored is not None
+    leader.heard(leases.stored)
+    assert not mandate()
+    assert not leader.holds()
+    writes = leases.writes
+    await leader.release()
+    assert leases.writes == writes, "it has nothing to give up"
+
+
+@pytest.mark.usefixtures("paused_clock")
+async def test_a_leader_that_was_paused_stops_at_the_first_renewal_that_is_refused() -> None:
+    leases = Leases()
+    leader = await paused(leases)
+    mandate = leader.mandate()
+    assert not await leader._renew()
+    assert not mandate()
+    assert not leader.holds()
+    assert leases.spec["holderIdentity"] == "second"
+
+
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.usefixtures("paused_clock")
+async def test_a_leader_that_was_paused_does_not_lead_on_though_the_other_has_gone_by_then(heard: bool) -> None:
+    leases = Leases()
+    leader = await paused(leases)
+    async with kept(leader) as keeping:
+        await asyncio.sleep(0)
+        assert leases.stored is not None
+        if heard:
+            leader.heard(leases.stored)
+        leases.spec["holderIdentity"] = ""
+        async with asyncio.timeout(5):
+            await keeping
+    assert not leader.holds()
+    assert leases.spec["holderIdentity"] == "", "of what was done meanwhile this process knows too little"
+
+
+@pytest.mark.usefixtures("paused_clock")
+async def test_a_lease_that_somebody_empties_by_hand_is_its_holders_all_the_same() -> None:
+    leases = Leases()
+    leader = candidate(leases, "first")
+    assert await leader._renew()
+    leases.spec["holderIdentity"] = ""
+    assert leases.stored is not None
+    leases.stored["metadata"]["resourceVersion"] = str(leases.writes)
+    assert await leader._renew()
+    assert leases.spec["holderIdentity"] == "first"
+
+
+@pytest.mark.usefixtures("paused_clock")
+async def test_what_a_watch_tells_late_ends_nothing() -> None:
+    leases = Leases()
+    former, leader = candidate(leases, "first"), candidate(leases, "second")
+    await former._renew()
+    late = copy.deepcopy(leases.stored)
+    assert late is not None
+    await former.release()
+    assert await leader._renew()
+    mandate = leader.mandate()
+    leader.heard(late)
+    assert mandate()
+    assert await leader._renew()
+    assert mandate()
+
+
+async def test_a_leader_whose_lease_another_asks_for_goes_on() -> None:
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    await within(5, first)
+    mandate = first.mandate()
+    await second.ask_for()
+    assert leases.stored is not None
+    first.heard(leases.stored)
+    assert await first._renew()
+    assert mandate()

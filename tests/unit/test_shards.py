@@ -185,6 +185,21 @@ async def test_a_standby_leads_as_soon_as_the_lease_is_given_up_however_seldom_i
         assert second.taken == [0]
 
 
+async def test_a_leader_whose_clock_stood_still_hears_at_once_that_another_has_its_lease() -> None:
+    leases = Leases()
+    first = Operator(leases, "first", Plan(), UNHURRIED)
+    async with running(first):
+        await until(lambda: bool(first.taken))
+        mandate = first.shards.mandate(0)
+        assert mandate()
+        lease = copy.deepcopy(leases.stored["rackwright"])
+        lease["spec"] |= {"holderIdentity": "second", "leaseTransitions": 2}
+        await leases.put_lease("rackwright-system", "rackwright", lease, seconds=1.0)
+        assert await until(lambda: not mandate()) < 0.5
+        assert not first.shards.holds()
+    assert leases.stored["rackwright"]["spec"]["holderIdentity"] == "second"
+
+
 async def test_without_a_watch_a_standby_looks_by_itself() -> None:
     leases = Leases()
     leases.watched = False
