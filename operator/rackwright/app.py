@@ -322,19 +322,22 @@ class Operator:
                 await asyncio.sleep(self._settings.resync)
 
     async def _list(self) -> None:
-        known = {machine.uid for key in self._cache if (machine := self._cache.get(key)) is not None}
-        images = self._cache.image_names()
+        known, images = self._cache.memory(), self._cache.image_names()
         async for item in self._cluster.listed(IMAGES):
-            self._image(item, deleted=False)
-            images.discard(item["metadata"]["name"])
+            name = item["metadata"]["name"]
+            self._image(item, deleted=False, known=known.images.get(name))
+            images.discard(name)
         for name in images:  # known before, and not listed now
             self._image({"metadata": {"name": name}}, deleted=True)
         there: set[str] = set()
         async for item in self._cluster.listed(MACHINES):
+            uid = item["metadata"]["uid"]
+            if uid in known.deleted:
+                self._cache.undelete(uid)
             self._metrics.told(item, listed=True)
-            self._reconciler.seen(item, listed=True)
-            there.add(item["metadata"]["uid"])
-        gone = known - there  # one that came while the others were listed isn't
+            self._reconciler.seen_after(known.machines.get(Key.of(item["metadata"])), item, listed=True)
+            there.add(uid)
+        gone = {machine.uid for machine in known.machines.values()} - there  # one that came meanwhile isn't
         for key in self._cache:
             machine = self._cache.get(key)
             if machine is not None and machine.uid in gone:
@@ -349,7 +352,7 @@ class Operator:
         self._metrics.told(item, listed=False)
         self._reconciler.seen(item, deleted=deleted)
 
-    def _image(self, item: Mapping[str, Any], deleted: bool) -> None:
+    def _image(self, item: Mapping[str, Any], deleted: bool, known: int | None = None) -> None:
         name = item["metadata"]["name"]
         try:
             image = None if deleted else OperatingSystemImageSpec.model_validate(item.get("spec") or {})
@@ -357,7 +360,7 @@ class Operator:
             _log.error("the OperatingSystemImage %s can't be read and is left out", name)
             image = None
         version = item["metadata"].get("resourceVersion")
-        for key in self._cache.put_image(name, image, None if version is None else int(version)):
+        for key in self._cache.put_image(name, image, None if version is None else int(version), known):
             self._reconciler.image_changed(key)
 
     def _unready(self) -> str | None:

@@ -197,6 +197,16 @@ class Machine:
         return operation is not None and phase is not Phase.DEPLOYED and operation.step in _IN_RAMDISK
 
 
+class Memory(NamedTuple):
+    """What was known at one time."""
+
+    machines: Mapping[Key, Machine]
+    deleted: Collection[str]
+    """Uids."""
+    images: Mapping[str, int]
+    """The newest version that was told of, by name; also of those that aren't there any more."""
+
+
 class Cache:
     """Machines and images. Belongs to one event loop; answers at once."""
 
@@ -292,13 +302,25 @@ class Cache:
         self._changed.pop(uid, None)
         return affected
 
-    def put_image(self, name: str, image: OperatingSystemImageSpec | None, version: int | None) -> set[Key]:
+    def memory(self) -> Memory:
+        """What is known now: something that is asked for afterwards isn't older."""
+        images = {name: version for name, (version, _) in self._images.items()}
+        return Memory(dict(self._machines), frozenset(self._deleted), images)
+
+    def undelete(self, uid: str) -> None:
+        """A machine is there again that was deleted: the API server's store was restored from a backup."""
+        self._deleted.pop(uid, None)
+
+    def put_image(
+        self, name: str, image: OperatingSystemImageSpec | None, version: int | None, known: int | None = None
+    ) -> set[Key]:
         """Take a newer version of an image in, or take it out; returns the machines that name it, if it is another now.
 
-        A version isn't known of one that a listing lacks.
+        A version isn't known of one that a listing lacks. One that was asked for when `known` was the newest, and is
+        older, is taken in as well: the API server's store was restored from a backup.
         """
         newest, before = self._images.get(name, _NO_IMAGE)
-        if version is not None and version < newest:
+        if version is not None and version < newest != known:
             return set()
         self._images[name] = (newest if version is None else version, image)
         if image == before:

@@ -147,6 +147,21 @@ class Reconciler:
         for key in affected:
             self._queue.wake(key, can_wait=listed)
 
+    def seen_after(self, known: Machine | None, item: Mapping[str, Any], *, listed: bool = False) -> None:
+        """Take in what was asked for when `known` was known already.
+
+        The API server answers with what it has by then. If that is older all the same, its store was restored from a
+        backup: to hold on to what was known would be to write upon what isn't there, and to act upon it. All that is
+        known of the machine is forgotten then, as by an operator that was started anew.
+        """
+        uid, version = item["metadata"]["uid"], int(item["metadata"]["resourceVersion"])
+        if known is not None and version < known.version and self._cache.get(known.key) is known:
+            _log.warning(Line("its record is older than it was: the API server's store went back", machine=known.key))
+            self.gone(known, deleted=False)
+            self._cache.undelete(uid)
+            self._observer.listens_to(uid)
+        self.seen(item, listed=listed)
+
     def gone(self, machine: Machine, *, deleted: bool = True) -> None:
         """A machine's record has vanished; the news may come when another one has its name already.
 
@@ -274,6 +289,7 @@ class Reconciler:
 
     async def _read_again(self, key: Key, error: ClusterError) -> float | None:
         """Somebody wrote in between: take in what it is now, without waiting for a watch that may have stopped."""
+        known = self._cache.get(key)
         try:
             item = await self._cluster.get(MACHINES, *key)
         except ClusterError:
@@ -282,12 +298,13 @@ class Reconciler:
             if (known := self._cache.get(key)) is not None:
                 self.gone(known)
             return None
-        self.seen(item)
-        return CONFLICT_SECONDS if isinstance(error, Conflict) else self._later(key)
+        self.seen_after(known, item)
+        return self._later(key, CONFLICT_SECONDS if isinstance(error, Conflict) else FIRST_RETRY_SECONDS)
 
-    def _later(self, key: Key) -> float:
+    def _later(self, key: Key, first: float = FIRST_RETRY_SECONDS) -> float:
+        """Seconds until the next pass after one that failed, ever more until one doesn't."""
         count = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(FIRST_RETRY_SECONDS * 2.0 ** min(count - 1, 10), LAST_RETRY_SECONDS)
+        delay = min(first * 2.0 ** min(count - 1, 10), LAST_RETRY_SECONDS)
         return delay * random.uniform(0.8, 1.2)  # noqa: S311 (spreads retries, guards nothing)
 
     async def _pass(self, key: Key) -> float | None:

@@ -332,6 +332,20 @@ def test_an_image_wakes_the_machines_that_name_it_and_only_when_it_changed() -> 
     assert cache.image_names() == set()
 
 
+def test_an_image_that_went_back_since_it_was_known_is_taken_in() -> None:
+    cache, corrected = Cache(), IMAGE.model_copy(update={"checksum": f"sha256:{'b' * 64}"})
+    cache.put_image("debian-12", corrected, 9)
+    known = cache.memory().images["debian-12"]
+    cache.put_image("debian-12", IMAGE, 3, known)
+    assert cache.image("debian-12") == IMAGE
+    cache.put_image("debian-12", corrected, 10)
+    cache.put_image("debian-12", IMAGE, 4, 3)
+    assert cache.image("debian-12") == corrected, "a watch told of another meanwhile"
+    cache.put_image("debian-12", None, 12)
+    cache.put_image("debian-12", IMAGE, 4, cache.memory().images["debian-12"])
+    assert cache.image("debian-12") == IMAGE
+
+
 def test_a_listing_that_is_older_than_a_watch_takes_no_image_back() -> None:
     cache, corrected = Cache(), IMAGE.model_copy(update={"checksum": f"sha256:{'b' * 64}"})
     cache.put_image("debian-12", IMAGE, 3)

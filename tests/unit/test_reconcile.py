@@ -697,6 +697,83 @@ async def test_passes_that_fail_one_after_the_other_come_ever_later(rig: Rig) ->
     assert rig.reconciler._later(KEY) <= 1.2
 
 
+async def test_conflicts_one_after_the_other_are_tried_again_ever_later_and_soon_after_a_pass_without_one(
+    rig: Rig,
+) -> None:
+    delays = []
+    for trouble in [*[Conflict("somebody else wrote first")] * 10, None, Conflict("again")]:
+        rig.trouble, before = trouble, time.monotonic()
+        rig.queue.forget(KEY)
+        await rig.reconciler._guarded(KEY)
+        if trouble is not None:
+            delays.append(rig.queue._due[KEY] - before)
+    assert all(0.79 * 0.2 * 2**n <= delay <= 1.25 * 0.2 * 2**n for n, delay in enumerate(delays[:8])), delays
+    assert max(delays) <= 1.2 * 60 + 0.1
+    assert delays[-1] <= 0.3
+
+
+# --- an API server whose store was restored from a backup ---------------------------------------------------------
+
+
+@pytest.fixture
+def restored(rig: Rig) -> Rig:
+    """The API server has an older record than the operator, whose writes it therefore refuses."""
+    rig.declare(resourceVersion="50", generation=3)
+    rig.item = merged(rig.item, {"metadata": {"resourceVersion": "40", "generation": 2}, "status": READY})
+    rig.trouble = Conflict("somebody else wrote first")
+    rig.deeds.clear()
+    return rig
+
+
+async def test_a_record_that_went_back_is_taken_in_and_written_upon(restored: Rig) -> None:
+    await restored.reconciler._guarded(KEY)
+    assert (present(restored).version, present(restored).status.phase) == (40, Phase.READY)
+    assert restored.deeds == ["forget", "listen to uid"], "as by an operator that begins anew"
+    restored.trouble = None
+    await restored.reconciler._guarded(KEY)
+    assert restored.deeds[2:3] == ["write"]
+    assert present(restored).version == 41
+
+
+async def test_a_machine_that_was_deleted_and_made_anew_before_its_record_went_back_is_there_again(
+    restored: Rig,
+) -> None:
+    restored.reconciler.gone(present(restored))
+    restored.declare(uid="second", resourceVersion="60")
+    restored.item = merged(restored.item, {"metadata": {"uid": "uid", "resourceVersion": "40"}})
+    await restored.reconciler._guarded(KEY)
+    assert (present(restored).uid, present(restored).version) == ("uid", 40)
+
+
+async def test_an_answer_that_is_older_than_what_a_watch_told_meanwhile_is_none_that_went_back(
+    restored: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def get(*_: str) -> dict[str, Any]:
+        answer = restored.item
+        restored.declare(resourceVersion="55")
+        return answer
+
+    monkeypatch.setattr(restored, "get", get)
+    await restored.reconciler._guarded(KEY)
+    assert present(restored).version == 55
+    assert restored.deeds == []
+
+
+async def test_an_answer_that_is_as_new_as_what_is_known_is_none_that_went_back(rig: Rig) -> None:
+    rig.deeds.clear()
+    rig.trouble = Conflict("somebody else wrote first")
+    await rig.reconciler._guarded(KEY)
+    assert rig.deeds == []
+
+
+async def test_no_write_is_waited_for_that_was_undone(restored: Rig) -> None:
+    metrics = restored.reconciler._metrics
+    metrics.wrote({"metadata": {"uid": "uid", "resourceVersion": "50"}})
+    assert metrics._echoes._awaited
+    await restored.reconciler._guarded(KEY)
+    assert not metrics._echoes._awaited
+
+
 def test_what_is_known_already_is_not_read_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.reconciler.seen({**rig.item, "spec": {"commissioning": {"timeout": "soon"}}})
     assert rig.cache.get(KEY) is not None
