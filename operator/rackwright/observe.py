@@ -121,6 +121,7 @@ class Observer:
     def kept(self, machine: Machine, inventory: KeptInventory) -> None:
         """The machine's HardwareInventory was written."""
         self._inventories[machine.uid] = inventory
+        self._sessions.inspection_kept(machine.uid, inventory.operation_id)
 
     def found(self, machine: Machine) -> HardwareSummary | None:
         """What the present attempt's inspection found, once that is in the cluster."""
@@ -258,7 +259,7 @@ class Observer:
 
     async def _agent(self, machine: Machine, operation: Operation, now: datetime) -> Agent | None:
         session = self._sessions.current(machine.uid, operation.id)
-        inspected = self._sessions.inspection(machine.uid, operation.id) is not None
+        inspected = self._sessions.inspected(machine.uid, operation.id)
         if session is None and not inspected:
             return None
         agent = Agent(

@@ -64,6 +64,19 @@ def observer(sessions: Sessions) -> Observer:
     )
 
 
+async def test_a_report_that_is_in_the_cluster_is_let_go_and_counts_all_the_same() -> None:
+    sessions, operation = Sessions(), IN_RESCUE.status.operation
+    assert operation is not None
+    sessions.reported(boot(machine_uid=IN_RESCUE.uid, operation_id=operation.id), {"inventory": {}})
+    here = observer(sessions)
+    here.kept(IN_RESCUE, KeptInventory(operation.id, HardwareSummary(cpus=8), ()))
+    assert sessions.inspection(IN_RESCUE.uid, operation.id) is None
+    agent = await here._agent(IN_RESCUE, operation, NOW)
+    assert agent is not None
+    assert agent.inspected
+    assert agent.hardware == HardwareSummary(cpus=8)
+
+
 async def test_an_open_rescue_environment_says_where_and_how_to_log_in() -> None:
     sessions = Sessions()
     session = Session("op-1", "https://[2001:db8::7]:9999", identity().certificate, 0.0, "13.0.0")

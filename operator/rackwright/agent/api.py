@@ -198,6 +198,7 @@ class AgentAPI:
         if not boot.wants_inventory or self._is_known(boot):
             _log.warning(_line_of(boot, f"unexpected inspection from {peer} refused"))
             _refuse(HTTPStatus.FORBIDDEN, f"No inspection of {_title(boot)} is awaited now.")
+        report = worth_keeping(report)
         self._sessions.reported(boot, report)
         error = report.get("error")
         incomplete = f", incomplete: {_line(error)}" if error else ""
@@ -248,6 +249,11 @@ class AgentAPI:
                 return await self._persisted(uid)
         except TimeoutError:
             return False
+
+
+def worth_keeping(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report without what nobody reads (`inventory.report.read`): the agent's journal is most of it."""
+    return {name: report[name] for name in ("inventory", "boot_interface", "error") if name in report}
 
 
 def _refuse(status: HTTPStatus, sentence: str) -> NoReturn:

@@ -91,7 +91,9 @@ class _Record:
 
     operation_id: str
     address: Address | None = None
+    inspected: bool = False
     inspection: Mapping[str, Any] | None = None
+    """Until it is in the cluster: an agent may live for months, where nobody can switch its machine off."""
     session: Session | None = None
 
 
@@ -108,10 +110,21 @@ class Sessions:
         record = self._of(uid, operation_id)
         return record.session if record else None
 
+    def inspected(self, uid: str, operation_id: str) -> bool:
+        """Whether this boot's agent has sent its report, which it does before it first beats."""
+        record = self._of(uid, operation_id)
+        return record is not None and record.inspected
+
     def inspection(self, uid: str, operation_id: str) -> Mapping[str, Any] | None:
-        """The report of this boot's agent, once it came: the agent sends it before it first beats."""
+        """The report of this boot's agent, once it came and until it is kept elsewhere."""
         record = self._of(uid, operation_id)
         return record.inspection if record else None
+
+    def inspection_kept(self, uid: str, operation_id: str) -> None:
+        """What this boot's agent has reported is in the cluster: nobody asks for more than whether it has."""
+        record = self._of(uid, operation_id)
+        if record is not None:
+            record.inspection = None
 
     def address(self, uid: str, operation_id: str) -> Address | None:
         """The address that this boot's token was handed to, or that its agent beats from."""
@@ -141,7 +154,8 @@ class Sessions:
 
     def reported(self, boot: Boot, inspection: Mapping[str, Any]) -> None:
         """Keep the agent's report; a repeated one takes the earlier one's place."""
-        self._ensure(boot).inspection = inspection
+        record = self._ensure(boot)
+        record.inspected, record.inspection = True, inspection
 
     def heard(self, boot: Boot, session: Session, address: Address) -> None:
         """Keep what a valid heartbeat said."""

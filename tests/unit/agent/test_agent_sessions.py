@@ -33,6 +33,21 @@ def test_a_report_is_known_before_the_first_heartbeat_and_after_it() -> None:
     assert sessions.inspection(UID, "op-1") == {"inventory": {}}
 
 
+def test_of_a_report_that_is_kept_elsewhere_only_is_known_that_it_came() -> None:
+    sessions = Sessions()
+    assert not sessions.inspected(UID, "op-1")
+    sessions.reported(boot(), {"inventory": {}})
+    sessions.heard(boot(), SESSION, PEER)
+    sessions.inspection_kept(UID, "an earlier one")
+    assert sessions.inspection(UID, "op-1") == {"inventory": {}}
+    sessions.inspection_kept(UID, "op-1")
+    assert sessions.inspected(UID, "op-1")
+    assert sessions.inspection(UID, "op-1") is None
+    assert sessions.current(UID, "op-1") == SESSION
+    assert not sessions.inspected(UID, "op-2")
+    sessions.inspection_kept("somebody else", "op-1")
+
+
 def test_a_new_operation_starts_from_nothing() -> None:
     sessions = Sessions()
     sessions.reported(boot(), {"inventory": {}})

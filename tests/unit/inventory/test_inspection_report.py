@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rackwright.agent.api import worth_keeping
 from rackwright.api.machine import Architecture, BareMetalMachineStatus, HardwareSummary
 from rackwright.inventory.report import read
 
@@ -67,6 +68,14 @@ def body(**changes: Any) -> dict[str, Any]:
         "hostname": "ipa",
     }
     return {"inventory": inventory | changes, "boot_interface": "01-52-54-00-aa-00-01", "error": None}
+
+
+@pytest.mark.parametrize("error", [None, "The disks could not be listed."])
+def test_what_is_held_until_it_is_kept_is_all_that_is_read(error: str | None) -> None:
+    whole = body() | {"error": error, "logs": "packed", "configuration": {"collectors": ["default", "logs"]}}
+    for less in (whole, {**whole, "inventory": {**whole["inventory"], "boot": None}}, {}):
+        assert read(worth_keeping(less), AT) == read(less, AT)
+    assert "logs" not in worth_keeping(whole)
 
 
 def test_a_whole_report_is_kept() -> None:
