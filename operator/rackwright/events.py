@@ -49,7 +49,7 @@ class _Written:
 
 
 class Events:
-    """Writes Events. A lost one is logged and never stops a machine."""
+    """Writes Events. A lost one is logged and never stops a machine; each is waited for for 3 s at most."""
 
     def __init__(self, cluster: Cluster, instance: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._cluster = cluster

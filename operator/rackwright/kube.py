@@ -34,6 +34,8 @@ APPLY = "application/apply-patch+yaml"
 FIELD_OWNER = "rackwright"
 EVENTS = "events.k8s.io", "v1"
 REQUEST_SECONDS = 30.0
+EVENT_SECONDS = 3.0
+"""For an Event, which is written in the middle of a pass and may be lost."""
 SILENCE_SECONDS = 70.0
 """After which a watch is begun anew: API servers send a bookmark each minute, however quiet the cluster is."""
 LEASE_CONNECTIONS = 4
@@ -229,7 +231,7 @@ class Cluster:
         created = await _object(
             "create an Event",
             self._custom.create_namespaced_custom_object(
-                *EVENTS, namespace, "events", body, _request_timeout=REQUEST_SECONDS
+                *EVENTS, namespace, "events", body, _request_timeout=EVENT_SECONDS
             ),
         )
         return str(created["metadata"]["name"])
@@ -240,7 +242,7 @@ class Cluster:
         await _asked(
             "patch an Event",
             self._custom.patch_namespaced_custom_object(
-                *EVENTS, namespace, "events", name, body, _content_type=MERGE, _request_timeout=REQUEST_SECONDS
+                *EVENTS, namespace, "events", name, body, _content_type=MERGE, _request_timeout=EVENT_SECONDS
             ),
         )
 

@@ -58,6 +58,11 @@ class ApiServer:
         items = [{"metadata": {"name": name}} for name in self.pages[page]]
         return web.json_response({"metadata": following, "items": items})
 
+    async def silent(self, _request: web.Request) -> web.Response:
+        """No answer."""
+        await self.closing.wait()
+        return web.Response()
+
     async def machine(self, _request: web.Request) -> web.Response:
         """One machine, or what something before the API server says."""
         return web.Response(status=self.status, text="<html>log in</html>", content_type=self.content_type)
@@ -70,6 +75,8 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     app.router.add_get("/api/v1/namespaces/rack-a/secrets", it.watch)
     app.router.add_get("/apis/metal.rackwright.io/v1alpha1/baremetalmachines", it.machines)
     app.router.add_get("/apis/metal.rackwright.io/v1alpha1/namespaces/rack-a/baremetalmachines/node-01", it.machine)
+    app.router.add_post("/apis/events.k8s.io/v1/namespaces/rack-a/events", it.silent)
+    app.router.add_patch("/apis/events.k8s.io/v1/namespaces/rack-a/events/node-01", it.silent)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
@@ -195,6 +202,19 @@ async def test_a_page_of_something_before_the_api_server_is_no_answer_and_no_def
     server.status, server.content_type = status, content_type
     with pytest.raises(Unavailable, match="could not read rack-a/node-01"):
         await cluster.get("baremetalmachines", "rack-a", "node-01")
+
+
+async def test_no_pass_waits_for_an_event_as_long_as_for_other_requests(
+    server: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kube.EVENT_SECONDS <= 3
+    monkeypatch.setattr(kube, "EVENT_SECONDS", 0.1)
+    async with asyncio.timeout(5):
+        with pytest.raises(Unavailable):
+            await cluster.create_event("rack-a", {})
+        with pytest.raises(Unavailable):
+            await cluster.patch_event("rack-a", "node-01", {})
+    server.closing.set()
 
 
 async def test_the_api_server_is_told_who_asks(server: ApiServer, cluster: Cluster) -> None:
