@@ -11,11 +11,12 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import secrets as random_secrets
 import signal
 import socket
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -387,6 +388,7 @@ def _drivers(simulation: Simulation | None) -> Mapping[str, Factory]:
 async def run(settings: Settings) -> int:
     """The whole life of the process; its exit code."""
     gc.set_threshold(*GARBAGE)
+    have_all_descriptors()
     stop = asyncio.Event()
     _catch_signals(stop)
     async with AsyncExitStack() as stack:
@@ -398,6 +400,17 @@ async def run(settings: Settings) -> int:
         shards = Shards(cluster, settings.namespace, identity, settings.plan, url)
         await Operator(cluster, tokens, settings, shards, metrics).run(stop)
     return 0 if stop.is_set() else 1
+
+
+def have_all_descriptors() -> None:
+    """Raise the limit of open files as far as that is allowed.
+
+    Its usual value, 1,024, is for programs that wait by `select`. Where hundreds of BMCs hang, each with a connection,
+    those that answer would get none.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _catch_signals(stop: asyncio.Event) -> None:
