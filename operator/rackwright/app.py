@@ -40,7 +40,7 @@ from rackwright.execute import MACHINES, Executor, Means
 from rackwright.fence import fenced
 from rackwright.install import phone_home
 from rackwright.installs import UNLIMITED, Capacity
-from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, connected
+from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, Refused, Unidentified, connected
 from rackwright.lease import Terms
 from rackwright.lifecycle.world import Policy
 from rackwright.metrics import Metrics
@@ -64,6 +64,8 @@ IMAGES = "operatingsystemimages"
 TOKENS_SECRET = "rackwright-tokens"  # noqa: S105 (a name)
 TOKENS_KEY = "key"
 RESYNC_SECONDS = 300.0
+RETRY_SECONDS = 2.0
+"""After which the API server is asked again for what nothing goes on without."""
 WORKERS, BMC_CONCURRENCY = 64, 32
 GARBAGE = 50_000, 20, 50
 """New objects before a collection, and collections before a greater one. Nearly nothing of ours is a cycle, and what
@@ -311,7 +313,7 @@ class Operator:
                     await self._list()
                 except ClusterError as error:
                     _log.warning("%s; listing again in a moment", error)
-                    await asyncio.sleep(2)
+                    await asyncio.sleep(RETRY_SECONDS)
                     continue
                 if not self._synced:
                     self._synced = True
@@ -435,10 +437,27 @@ async def _token_key(cluster: Cluster, namespace: str, stop: asyncio.Event) -> b
         except Conflict:
             continue
         except ClusterError as error:
-            _log.warning("%s; again in 2 s", error)
-            await _first(stop.wait(), asyncio.sleep(2))
+            _log.warning("%s%s; again in %g s", error, _remedy(error, namespace), RETRY_SECONDS)
+            await _first(stop.wait(), asyncio.sleep(RETRY_SECONDS))
             if stop.is_set():
                 raise SystemExit(0) from None
+
+
+def _remedy(error: ClusterError, namespace: str) -> str:
+    """What a person has to do about it, to follow the error in a sentence; empty where it may end by itself."""
+    match error:
+        case Refused():
+            return (
+                f": the operator's ServiceAccount lacks the Role rackwright-operator in the namespace {namespace}"
+                " (get the Secret rackwright-tokens, create Secrets): apply manifests/base/rbac.yaml there"
+            )
+        case Unidentified():
+            return (
+                ": the API server doesn't know who asks: the Pod needs a token of its ServiceAccount, mounted as in"
+                " manifests/base/deployment.yaml, or KUBECONFIG one that is valid"
+            )
+        case _:
+            return ""
 
 
 def _innermost(error: BaseException | None) -> str:

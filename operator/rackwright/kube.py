@@ -63,6 +63,10 @@ class Unavailable(ClusterError):
     """No answer, or none that helps: try later."""
 
 
+class Unidentified(Unavailable):
+    """The API server doesn't know who asks: the token is no longer valid, or another cluster's."""
+
+
 class Unconfigured(ClusterError):
     """Nothing says which API server to ask, or as whom: a person has to."""
 
@@ -410,6 +414,8 @@ def _kind(what: str, error: Exception) -> ClusterError:
             return Gone(f"could not {what}: it isn't there")
         case 409:
             return Conflict(f"could not {what}: somebody else wrote first")
+        case 401:
+            return Unidentified(f"could not {what}: 401 {error.reason}")
         case 400 | 403 | 422:
             return Refused(f"could not {what}: {error.status} {error.reason}")
         case status:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
 
 from rackwright import app
+from rackwright.kube import Refused, Secret, Unavailable, Unidentified
 
 
 @pytest.fixture
@@ -36,3 +39,37 @@ def test_where_it_may_not_it_goes_on(
     app.have_all_descriptors()
     assert not caplog.records
     monkeypatch.undo()
+
+
+@dataclass
+class Cluster:
+    """A cluster that fails at first, in these ways."""
+
+    troubles: list[Exception] = field(default_factory=list)
+
+    async def secret(self, *_name: str) -> Secret:
+        if self.troubles:
+            raise self.troubles.pop(0)
+        return Secret("1", {"key": b"k"})
+
+
+@pytest.mark.parametrize(
+    ("trouble", "remedy"),
+    [
+        (Refused("could not read it: 403 Forbidden"), "lacks the Role rackwright-operator in the namespace metal"),
+        (Unidentified("could not read it: 401 Unauthorized"), "the Pod needs a token of its ServiceAccount"),
+        (Unavailable("could not read it: TimeoutError"), None),
+    ],
+)
+async def test_an_operator_that_may_not_read_its_key_says_what_it_lacks_and_tries_again(
+    trouble: Exception, remedy: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app, "RETRY_SECONDS", 0.0)
+    cluster = Cluster([trouble, trouble])
+    async with asyncio.timeout(10):
+        assert await app._token_key(cluster, "metal", asyncio.Event()) == b"k"  # type: ignore[arg-type]
+    assert len(caplog.messages) == 2
+    for message in caplog.messages:
+        assert message.startswith(str(trouble))
+        assert message.endswith("; again in 0 s")
+        assert remedy in message if remedy else message == f"{trouble}; again in 0 s"

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from rackwright import kube
-from rackwright.kube import Cluster, Gone, Refused, Unavailable, connected
+from rackwright.kube import Cluster, Gone, Refused, Unavailable, Unidentified, connected
 
 HOST = "127.0.0.1"
 
@@ -144,7 +144,7 @@ async def test_a_watch_that_the_api_server_ends_merely_ends(server: ApiServer, c
         assert [version async for version in watched] == ["1", None]
 
 
-@pytest.mark.parametrize(("status", "kind"), [(403, Refused), (500, Unavailable), (401, Unavailable)])
+@pytest.mark.parametrize(("status", "kind"), [(403, Refused), (500, Unavailable), (401, Unidentified)])
 async def test_a_watch_that_is_refused_says_so(
     server: ApiServer, cluster: Cluster, status: int, kind: type[Exception]
 ) -> None:
