@@ -164,7 +164,7 @@ class Executor:
         """A ramdisk is synced and cut, which is quick and loses nothing; an installed system is asked first."""
         self._bmcs.stale(machine.uid)
         operation, session = machine.status.operation, self._observer.session(machine)
-        inspected = operation is not None and self._sessions.inspection(machine.uid, operation.id) is not None
+        inspected = operation is not None and self._sessions.inspected(machine.uid, operation.id)
         shuts_down = operation is not None and operation.step == Stage.SHUT_DOWN
         in_ramdisk = session is not None or inspected or shuts_down
         grace = 0.0 if in_ramdisk else self._means.grace

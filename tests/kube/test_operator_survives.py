@@ -221,8 +221,8 @@ def test_an_operator_that_is_killed_at_any_step_goes_on_where_it_was(
     here.operator.start()
     for node, before in zip(fleet, befores, strict=True):
         status = settled(node, operation.arrives)
-        at = dict(zip(names, operation.moments, strict=False)).get(node.name)
-        assert node.metal.told[len(before.told) :] in operation.may_be_told(at), node.name
+        killed_at = dict(zip(names, operation.moments, strict=False)).get(node.name)
+        assert node.metal.told[len(before.told) :] in operation.may_be_told(killed_at), node.name
         assert [number for _, number in attempts(node, operation.name) - before.attempts] == [1], node.name
         assert node.metal.journal[len(before.journal) :].count(operation.once) == bool(operation.once), node.name
         assert (status["history"][0]["name"], status["history"][0]["outcome"]) == (operation.name, "Succeeded")

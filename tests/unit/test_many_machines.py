@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.unit.agent.world import boot
 
 from rackwright.agent.sessions import Sessions
 from rackwright.api.machine import Power
@@ -340,6 +341,15 @@ async def test_an_operator_that_takes_over_waits_what_is_left_and_asks_nobody_ag
 async def test_without_grace_the_power_is_cut_at_once(clock: Clock) -> None:
     bmc = BMC()
     assert await around(bmc, grace=0.0).carry_out(PowerOff(), in_service()) is None
+    assert (bmc.told, clock.slept) == (["cut"], 0.0)
+
+
+async def test_a_ramdisk_that_has_only_told_what_the_machine_is_made_of_is_asked_nothing(clock: Clock) -> None:
+    bmc = BMC()
+    executor = around(bmc)
+    executor._sessions.reported(boot(machine_uid="n", operation_id="op-1"), {"inventory": {}})
+    executor._sessions.inspection_kept("n", "op-1")
+    assert await executor.carry_out(PowerOff(), in_service(step="BootRamdisk")) is None
     assert (bmc.told, clock.slept) == (["cut"], 0.0)
 
 
