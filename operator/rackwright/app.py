@@ -127,6 +127,7 @@ class Operator:
         self._shards = shards
         self._synced = False
         self._listed = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
         self._metrics = metrics
         self._cache = Cache(settings.capacity, Census(settings.expected))
         self._queue: WorkQueue[Key] = WorkQueue(lane=self._cache.lane, under_way=self._cache.under_way)
@@ -239,20 +240,27 @@ class Operator:
                 if self._simulation is not None:
                     self._simulation.close()
                 await self._secrets.close()
+                if self._watching is not None:
+                    await asyncio.gather(self._watching, return_exceptions=True)
 
     async def _lead(self, stop: asyncio.Event) -> None:
-        watching = asyncio.Event()
-        tasks = [
+        """Act until told to stop or until something fails; nothing acts any more by then.
+
+        The watches may take a while longer to end. They do nothing, and another operator needn't wait for them.
+        """
+        stop_watching = asyncio.Event()
+        self._watching = asyncio.create_task(self._watch(stop, stop_watching))
+        acting = [
             asyncio.create_task(task)
             for task in (
                 stop.wait(),
                 self._shards.keep(self._taken, self._leave),
-                self._watch(stop, watching),
                 self._resync(),
                 self._queue.run_timers(),
                 *([self._enlister.tell()] if self._enlister is not None else []),
             )
         ]
+        tasks = [*acting, self._watching]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
@@ -262,10 +270,10 @@ class Operator:
                 _log.debug("stopping", exc_info=failed)
         finally:
             self._shards.withdraw(*self._shards.held())  # nothing more is asked, also by threads that can't be ended
-            watching.set()
+            stop_watching.set()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*acting, return_exceptions=True)
 
     def _taken(self, shard: int) -> None:
         """Look at every machine of a shard that is ours now."""
@@ -294,13 +302,13 @@ class Operator:
         known = (self._cache.get(key) for key in self._cache)
         return [machine for machine in known if machine is not None and self._shards.of(machine) == shard]
 
-    async def _watch(self, stop: asyncio.Event, watching: asyncio.Event) -> None:
+    async def _watch(self, stop: asyncio.Event, stop_watching: asyncio.Event) -> None:
         """Watch, from the first listing on: kopf looks once for the kinds that it is to watch."""
         await self._listed.wait()
         await handlers.watch(
             machine=self._machine,
             image=self._image,
-            stop=watching,
+            stop=stop_watching,
             started=partial(_catch_signals, stop),
             silence=self._settings.silence,
         )

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from rackwright import app
+from rackwright.agent.tokens import Tokens
+from rackwright.cache import Machine
 from rackwright.kube import Refused, Secret, Unavailable, Unidentified
+from rackwright.metrics import Metrics
+from rackwright.netboot.script import RamdiskSettings
+from rackwright.shards import Ours
 
 
 @pytest.fixture
@@ -73,3 +79,68 @@ async def test_an_operator_that_may_not_read_its_key_says_what_it_lacks_and_trie
         assert message.startswith(str(trouble))
         assert message.endswith("; again in 0 s")
         assert remedy in message if remedy else message == f"{trouble}; again in 0 s"
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+class Everything:
+    """What stands around an operator that leads: no machines; `deeds` tells in order what came to its end."""
+
+    alone = True
+
+    def __init__(self) -> None:
+        self.deeds: list[str] = []
+        self.watching = asyncio.Event()
+
+    async def listed(self, _plural: str) -> AsyncGenerator[dict[str, Any]]:
+        for record in list[dict[str, Any]]():
+            yield record
+
+    async def stand_by(self) -> None:
+        return
+
+    async def keep(self, *_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.deeds.append("renews no more")
+
+    def held(self) -> list[int]:
+        return [0]
+
+    def holds(self, _shard: int = 0) -> bool:
+        return True
+
+    holds_any = holds
+
+    def jurisdiction(self, machine: Machine) -> Ours:
+        raise AssertionError(machine)
+
+    def withdraw(self, *_: int) -> None:
+        self.deeds.append("nothing is begun")
+
+    async def release(self, *_: object) -> None:
+        self.deeds.append("released")
+
+    async def watch(self, *, stop: asyncio.Event, **_: object) -> None:
+        self.watching.set()
+        try:
+            await stop.wait()
+        finally:
+            await asyncio.sleep(0.3)
+            self.deeds.append("watches no more")
+
+
+async def test_another_operator_does_not_wait_for_our_watches_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    around, stop = Everything(), asyncio.Event()
+    monkeypatch.setattr("rackwright.handlers.watch", around.watch)
+    url = "http://10.0.0.1"
+    settings = app.Settings(url, "127.0.0.1", 0, "system", RamdiskSettings(url))
+    operator = app.Operator(around, Tokens(bytes(32)), settings, around, Metrics())  # type: ignore[arg-type]
+    running = asyncio.create_task(operator.run(stop))
+    async with asyncio.timeout(10):
+        await around.watching.wait()
+        stop.set()
+        await running
+    assert around.deeds == ["nothing is begun", "renews no more", "released", "watches no more"]
