@@ -72,6 +72,8 @@ class BMCs:
         self._connections = connections
         self._secrets = secrets
         self._readings: dict[str, Reading] = {}
+        self._doubted: set[str] = set()
+        """Machines, by uid, whose last reading says nothing any more."""
         self._kept: dict[str, _Kept] = {}
         """By machine uid, with what its Secrets held: they are read again when the BMC rejects that."""
         self._tried: dict[str, dict[str, str]] = {}
@@ -128,14 +130,15 @@ class BMCs:
         """The power state, asked for unless it was within `fresh`; idle machines' are within `poll`.
 
         A BMC that rejects the account or isn't trusted is asked no more often than that by anybody, for BMCs lock
-        accounts. Who is content with what idle machines' BMCs say lets others go first, unless spec has something new.
+        accounts. A look at an idle machine can wait until others were spoken to, unless its spec has something new or
+        something was done to it.
         """
         kept = self.known(machine)
         if kept is not None and kept.is_fresh(fresh):
             return kept
-        can_wait = fresh >= poll and machine.generation == machine.status.observed_generation
+        quiet = machine.generation == machine.status.observed_generation and machine.uid not in self._doubted
         try:
-            with ranked(Rank.IDLE if can_wait else Rank.AT_WORK):
+            with ranked(Rank.IDLE if fresh >= poll and quiet else Rank.AT_WORK):
                 power = Power((await self._state(machine)).value)
             reading = Reading(power, None, time.monotonic(), machine.spec.bmc)
         except PowerError as error:
@@ -143,6 +146,7 @@ class BMCs:
         except Obstructed as error:
             reading = Reading(Power.UNKNOWN, error.fault, time.monotonic(), machine.spec.bmc)
         self._readings[machine.uid] = reading
+        self._doubted.discard(machine.uid)
         return reading
 
     async def _state(self, machine: Machine) -> PowerState:
@@ -159,8 +163,9 @@ class BMCs:
         return kept if kept is not None and kept.bmc == machine.spec.bmc else None
 
     def stale(self, uid: str) -> None:
-        """Something was done to the machine: what was read before says nothing now."""
+        """Something was done to the machine, or for it: what was read before says nothing now."""
         self._readings.pop(uid, None)
+        self._doubted.add(uid)
 
     def forget(self, machine: Machine) -> None:
         """The machine is gone."""
@@ -199,7 +204,8 @@ class BMCs:
         return Fault(blame, _REASONS[error.fault], message, delay)
 
     def _leave(self, uid: str) -> None:
-        self.stale(uid)
+        self._readings.pop(uid, None)
+        self._doubted.discard(uid)
         self._tried.pop(uid, None)
         kept = self._kept.pop(uid, None)
         if kept is not None:

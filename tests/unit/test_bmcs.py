@@ -107,11 +107,12 @@ async def test_the_same_address_keeps_the_session(around: Around) -> None:
 
 async def test_a_machine_that_is_gone_leaves_nothing_behind(around: Around) -> None:
     await around.bmcs.power(machine(HERE), fresh=timedelta(), poll=POLL)
+    around.bmcs.stale("uid")
     around.bmcs.forget(machine(None))
     async with asyncio.timeout(5):
         await around.drivers[0].closed.wait()
     assert not around.connections._kept
-    assert not [name for name, kept in vars(around.bmcs).items() if isinstance(kept, dict) and kept]
+    assert not [name for name, kept in vars(around.bmcs).items() if isinstance(kept, dict | set) and kept]
 
 
 async def test_rejected_credentials_await_another_version_than_the_one_that_was_tried(around: Around) -> None:
@@ -346,6 +347,12 @@ async def test_an_idle_machine_whose_bmc_refuses_is_left_alone_until_its_next_lo
 # --- what comes first -------------------------------------------------------------------------------------------------
 
 
+def at_rest(generation: int = 1) -> Machine:
+    """A machine whose first spec was taken note of."""
+    node = machine()
+    return replace(node, generation=generation, status=node.status.model_copy(update={"observed_generation": 1}))
+
+
 @pytest.mark.parametrize(
     ("fresh", "generation", "rank"),
     [(POLL, 1, Rank.IDLE), (POLL, 2, Rank.AT_WORK), (AT_WORK, 1, Rank.AT_WORK), (timedelta(), 1, Rank.AT_WORK)],
@@ -360,11 +367,26 @@ async def test_a_look_at_an_idle_machine_can_wait_and_no_other(
         ranks.append(RANK.get())
         return PowerState.OFF
 
-    node = machine()
-    status = node.status.model_copy(update={"observed_generation": 1})
-    node = replace(node, generation=generation, status=status)
+    node = at_rest(generation)
     await around.bmcs.driver(node)
     around.drivers[0].answer = answer
     await around.bmcs.power(node, fresh=fresh, poll=POLL)
     assert ranks == [rank]
     assert RANK.get() is Rank.AT_WORK, "what is done to it then cannot wait"
+
+
+async def test_the_look_after_something_was_done_cannot_wait_and_the_next_one_can(around: Around, clock: Clock) -> None:
+    """Whoever switched it, or corrected its Secret, wants to see what came of it."""
+    ranks: list[Rank] = []
+
+    def answer() -> PowerState:
+        ranks.append(RANK.get())
+        return PowerState.OFF
+
+    await around.bmcs.driver(at_rest())
+    around.drivers[0].answer = answer
+    around.bmcs.stale("uid")
+    for _ in range(2):
+        await around.bmcs.power(at_rest(), fresh=POLL, poll=POLL)
+        clock.now += 300
+    assert ranks == [Rank.AT_WORK, Rank.IDLE]
