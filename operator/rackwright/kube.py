@@ -32,6 +32,8 @@ Body: TypeAlias = Mapping[str, Any]
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
 FIELD_OWNER = "rackwright"
+WITHOUT_CONTENT = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""An object's metadata alone: of a Secret that is watched nothing is sent that nobody asks for."""
 EVENTS = "events.k8s.io", "v1"
 REQUEST_SECONDS = 30.0
 EVENT_SECONDS = 3.0
@@ -222,6 +224,7 @@ class Cluster:
             timeout_seconds=seconds,
             allow_watch_bookmarks=True,
             _request_timeout=seconds + REQUEST_SECONDS,
+            _headers={"Accept": WITHOUT_CONTENT},
         )
         async with aclosing(_events(f"watch the Secret {namespace}/{name}", call)) as events:
             async for kind, secret in events:
