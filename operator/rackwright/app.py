@@ -130,6 +130,8 @@ class Operator:
         self._watching: asyncio.Task[None] | None = None
         self._metrics = metrics
         self._cache = Cache(settings.capacity, Census(settings.expected))
+        if not shards.alone:
+            self._cache.installs.divide(settings.plan.shards, shards.of, shards.held)
         self._queue: WorkQueue[Key] = WorkQueue(lane=self._cache.lane, under_way=self._cache.under_way)
         self._sessions = Sessions()
         self._secrets = Secrets(cluster, self._secret_changed)
@@ -276,10 +278,10 @@ class Operator:
             await asyncio.gather(*acting, return_exceptions=True)
 
     def _taken(self, shard: int) -> None:
-        """Look at every machine of a shard that is ours now."""
+        """Look at every machine of a shard that is ours now, and at those that install with its part of the slots."""
         self._connections.spare(self._shards.unfinished(shard), SPARED_SECONDS)
-        for machine in self._machines_of(shard):
-            self._queue.wake(machine.key)
+        for key in {machine.key for machine in self._machines_of(shard)} | self._cache.installs.called():
+            self._queue.wake(key)
 
     async def _leave(self, shard: int) -> Collection[str]:
         """Let what is being done to a shard's machines come to an end, and leave them to another operator.

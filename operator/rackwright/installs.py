@@ -7,19 +7,19 @@ is done to it.
 No slot is handed out that could be lost: who has one is read off the records, so that it is free again whatever becomes
 of the attempt, and an operator that was restarted knows the same. A slot ends with its attempt's deadline at the
 latest, because a machine that is locked meanwhile has nobody who would fail it. All that is kept beside the records is
-who was told to go on and hasn't been recorded yet; that ends with the machine's next record.
+who was told to go on and hasn't been recorded yet, which ends with the machine's next record; and what `rota.py`
+remembers, by which turns go round among namespaces.
 
-Next is a machine of the namespace that has the fewest slots, then of the rack that has the fewest, then the one that
-came to Deploying first: one machine of one tenant is not behind five thousand of another.
+Operators that share a fleet share its slots by their shards. Each gives turns to its own machines alone and has a part
+of the slots for them, because it learns of what another begins only by its watch: were there one pool, each would fill
+it by itself before it hears of the others. What one operator's machines don't need isn't lent to another's.
 """
 
 from __future__ import annotations
 
 import time
-from bisect import insort
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +27,7 @@ from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import BareMetalMachineStatus, Operation, OperationName, Phase
 from rackwright.lifecycle.steps import Stage
 from rackwright.lifecycle.world import Place
+from rackwright.rota import Rota, Spot, Waiter
 
 if TYPE_CHECKING:
     from rackwright.cache import Key, Machine
@@ -39,8 +40,9 @@ _PROMISE_SECONDS = 30.0
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _EXACT = 10
 """Up to this place every step forward is told; further back a machine is told when a fifth of its way is done."""
-_LONG, _ORDER_SECONDS = 500, 1.0
-"""In a queue of this length, how old the order may be that places are told from; whose turn it is, is looked up."""
+_LONG, _ORDER_SHARE = 100, 0.05
+"""In a queue of this length places are told from an order that may be older, so that no more of the time than this goes
+into foretelling it; whose turn it is, is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +58,38 @@ class Capacity:
         """Whether nobody ever waits."""
         return self.fleet is None and self.rack is None
 
+    def part(self, held: int, shards: int, elsewhere: int) -> int | None:
+        """How many an operator may have that holds so many of the shards, while other operators have so many slots.
+
+        One at least, for nobody is to wait for ever.
+        """
+        if self.fleet is None or shards == 1:
+            return self.fleet
+        return max(1, min(self.fleet * held // shards, self.fleet - elsewhere))
+
 
 UNLIMITED = Capacity()
 
 
 class Installations(NamedTuple):
-    """How many there are; nobody is counted where nobody ever waits."""
+    """How many there are in the fleet; nobody is counted where nobody ever waits."""
 
     under_way: int
     """They have a slot."""
     waiting: int
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Waiter:
-    since: datetime
-    """When it came to Deploying: a restart and a retry change nothing of that."""
-    uid: str
-    key: Key = field(compare=False)
-    rack: str = field(compare=False)
-
-    @property
-    def namespace(self) -> str:
-        return self.key.namespace
-
-
-@dataclass(frozen=True, slots=True)
-class _Holder:
-    namespace: str
-    rack: str
+class _Slot(NamedTuple):
+    shard: int
+    spot: Spot
     until: datetime
+    begun: bool
+    """Its record says so."""
+
+
+class _Wait(NamedTuple):
+    shard: int
+    waiter: Waiter
 
 
 class Installs:
@@ -94,36 +98,55 @@ class Installs:
     def __init__(self, capacity: Capacity = UNLIMITED, clock: Callable[[], datetime] | None = None) -> None:
         self._capacity = capacity
         self._clock = clock or (lambda: datetime.now(UTC))
-        self._holding: dict[str, _Holder] = {}
-        self._waiting: dict[str, _Waiter] = {}
-        self._lanes: dict[tuple[str, str], list[_Waiter]] = defaultdict(list)
-        """By namespace and rack, those that wait, in the order of their operations."""
-        self._going: dict[str, _Holder] = {}
-        """Who was told to go on: the next record of each says that it does."""
+        self._shards = 1
+        self._shard_of: Callable[[Machine], int] = lambda _: 0
+        self._held: Callable[[], Collection[int]] = lambda: (0,)
+        self._ours = frozenset({0})
+        """The shards to whose machines turns are given here."""
+        self._slots: dict[str, _Slot] = {}
+        """Of whoever has one, in the whole fleet: by its record, or because it was told to go on."""
+        self._elsewhere = 0
+        """How many of them aren't ours."""
+        self._soonest = _NEVER
+        """None of them ends by itself before."""
+        self._waiting: dict[str, _Wait] = {}
+        self._rota = Rota(capacity.fleet, capacity.rack)
+        """Of those that are ours."""
+        self._calls: dict[str, Key] | None = {}
+        """Whose turn it is, unless that is to be found out."""
         self._told: dict[str, Place] = {}
-        self._order: dict[str, int] = {}
-        self._ordered_at = float("-inf")
+        self._order: Mapping[str, int] = {}
+        self._order_stands, self._order_lasts = True, 0.0
+
+    def divide(self, shards: int, of: Callable[[Machine], int], held: Callable[[], Collection[int]]) -> None:
+        """Give turns to the machines of those shards alone that are held; before any machine is known."""
+        self._shards, self._shard_of, self._held = shards, of, held
 
     def note(self, machine: Machine) -> set[Key]:
         """A machine's record has changed; returns whose turn has come with it."""
         if self._capacity.unlimited:
             return set()
-        had_slot, waited = self._leave(machine.uid)
-        operation = machine.status.operation
+        self._catch_up()
+        now, operation, slot, wait = self._clock(), machine.status.operation, None, None
         if _installing(machine.status) and operation is not None:
-            if operation.step in _LOADING:
-                self._holding[machine.uid] = _Holder(machine.key.namespace, machine.rack, operation.deadline)
-                return set()
-            if _ready_to_begin(machine, operation, self._clock()):
-                self._join(machine, _came_at(machine.status, operation))
-                return self._called() if had_slot else set()
-        self._told.pop(machine.uid, None)
-        return self._called() if had_slot or waited else set()
+            if operation.step in _LOADING and operation.deadline > now:
+                slot = self._slot(machine, operation.deadline, begun=True)
+            elif _ready_to_begin(machine, operation, now):
+                wait = self._wait(machine, _came_at(machine.status, operation))
+        if wait is None:
+            self._told.pop(machine.uid, None)
+        return self._called_keys() if self._set(machine.uid, slot, wait) else set()
 
     def forget(self, uid: str) -> set[Key]:
         """A machine's record is gone; returns whose turn has come with it."""
         self._told.pop(uid, None)
-        return self._called() if any(self._leave(uid)) else set()
+        self._catch_up()
+        return self._called_keys() if self._set(uid) else set()
+
+    def called(self) -> set[Key]:
+        """Whose turn it is now: more of them where a shard has come with its part of the slots."""
+        self._catch_up()
+        return self._called_keys()
 
     def place(self, machine: Machine, *, take: bool) -> Place | None:
         """Its place among those that wait, or None if it may install; with `take` it has a slot from then on.
@@ -131,108 +154,149 @@ class Installs:
         One whose operation isn't recorded yet is let through while there is room, and else waits once that is recorded.
         """
         uid, operation = machine.uid, machine.status.operation
-        if self._capacity.unlimited or uid in self._holding or self._promised(uid) or _held_up(machine):
+        self._catch_up()
+        if self._capacity.unlimited or uid in self._slots or _held_up(machine):
             return None
         recorded = _installing(machine.status) and operation is not None
         if recorded and operation is not None and operation.step != Stage.START:
             return None
         now = self._clock()
-        if not recorded and machine.status.phase not in _AT_REST:
-            return Place(len(self._waiting) + 1, len(self._waiting) + 1)
-        since = _came_at(machine.status, operation) if recorded and operation is not None else now
-        waiter = self._waiting.get(uid) or self._join(machine, since)
-        called = any(each.uid == uid for each in self._next())
+        if self._shard_of(machine) not in self._ours or not (recorded or machine.status.phase in _AT_REST):
+            return Place(self._rota.waiting + 1, self._rota.waiting + 1)
+        if uid not in self._waiting:
+            since = _came_at(machine.status, operation) if recorded and operation is not None else now
+            self._set(uid, wait=self._wait(machine, since))
+        called = uid in self._called()
         if called and take:
             until = _NEVER if recorded else now + timedelta(seconds=_PROMISE_SECONDS)
-            self._leave(uid)
-            self._going[uid] = _Holder(waiter.namespace, waiter.rack, until)
-            self._told.pop(uid, None)
+            self._take(uid, self._slot(machine, until, begun=False))
             return None
         place = None if called else self._tell(uid)
         if operation is None or not recorded or not _ready_to_begin(machine, operation, now):
-            self._leave(uid)
+            self._set(uid)
         return place
 
     def counts(self) -> Installations:
         """How many have a slot, and how many wait for one."""
-        return Installations(len(self._slots()), len(self._waiting))
+        self._catch_up()
+        return Installations(len(self._slots), len(self._waiting))
 
-    def _promised(self, uid: str) -> bool:
-        return uid in self._going and self._going[uid].until > self._clock()
+    # --- who has a slot, who waits -------------------------------------------------------------------------------
 
-    # --- who waits -----------------------------------------------------------------------------------------------
+    def _slot(self, machine: Machine, until: datetime, *, begun: bool) -> _Slot:
+        return _Slot(self._shard_of(machine), Spot(machine.key.namespace, machine.rack), until, begun)
 
-    def _join(self, machine: Machine, since: datetime) -> _Waiter:
-        waiter = _Waiter(since, machine.uid, machine.key, machine.rack)
-        self._waiting[machine.uid] = waiter
-        insort(self._lanes[waiter.namespace, waiter.rack], waiter)
-        return waiter
+    def _wait(self, machine: Machine, since: datetime) -> _Wait:
+        return _Wait(self._shard_of(machine), Waiter(since, machine.uid, machine.key, machine.rack))
 
-    def _leave(self, uid: str) -> tuple[bool, bool]:
-        """Whether it had a slot, and whether it waited for one."""
-        held, waiter = self._holding.pop(uid, None), self._waiting.pop(uid, None)
-        if waiter is not None:
-            lane = self._lanes[waiter.namespace, waiter.rack]
-            lane.remove(waiter)
-            if not lane:
-                del self._lanes[waiter.namespace, waiter.rack]
-        return held is not None or self._going.pop(uid, None) is not None, waiter is not None
+    def _set(self, uid: str, slot: _Slot | None = None, wait: _Wait | None = None) -> bool:
+        """What a machine has from now on, or waits for; whether others may get on by that."""
+        had, waited = self._slots.pop(uid, None), self._waiting.pop(uid, None)
+        if slot is not None:
+            self._slots[uid] = slot
+            self._soonest = min(self._soonest, slot.until)
+        if wait is not None:
+            self._waiting[uid] = wait
+        self._count(had, slot)
+        left, came = self._waiter(waited), self._waiter(wait)
+        self._queue(left, came)
+        return slot is None and (had is not None or (left is not None and came is None))
 
-    # --- whose turn it is ----------------------------------------------------------------------------------------
+    def _count(self, had: _Slot | None, has: _Slot | None) -> None:
+        """One slot is gone, another is there."""
+        before, after = self._spot(had), self._spot(has)
+        elsewhere = self._is_elsewhere(has) - self._is_elsewhere(had)
+        if before == after and not elsewhere:
+            return
+        self._calls, self._order_stands = None, False
+        if had is not None and before is not None:
+            (self._rota.end if had.begun else self._rota.give_back)(before)
+        if after is not None:
+            self._rota.begin(after)
+        self._elsewhere += elsewhere
+        self._rota.most = self._capacity.part(len(self._ours), self._shards, self._elsewhere)
 
-    def _slots(self) -> list[tuple[str, str]]:
-        """Namespace and rack of each slot that is taken."""
-        now = self._clock()
-        both = (*self._holding.values(), *self._going.values())
-        return [(each.namespace, each.rack) for each in both if each.until > now]
+    def _queue(self, left: Waiter | None, came: Waiter | None) -> None:
+        """One waits no more, another does."""
+        if left == came:
+            return
+        self._calls, self._order_stands = None, False
+        if left is not None:
+            self._rota.leave(left)
+        if came is not None:
+            self._rota.join(came)
 
-    def _next(self) -> Iterator[_Waiter]:
-        """Whose turn it is, as many as there are free slots."""
-        taken = self._slots()
-        tenants, racks = Counter(namespace for namespace, _ in taken), Counter(rack for _, rack in taken)
-        free = None if self._capacity.fleet is None else self._capacity.fleet - len(taken)
-        heads = dict.fromkeys(self._lanes, 0) if free is None or free > 0 else {}
-        while heads and (free is None or free > 0):
-            fitting = [each for each in heads if self._capacity.rack is None or racks[each[1]] < self._capacity.rack]
-            if not fitting:
-                return
-            lane = min(fitting, key=lambda each: (tenants[each[0]], racks[each[1]], self._lanes[each][heads[each]]))
-            chosen = self._lanes[lane][heads[lane]]
-            yield chosen
-            tenants[lane[0]] += 1
-            racks[lane[1]] += 1
-            free = None if free is None else free - 1
-            heads[lane] += 1
-            if heads[lane] == len(self._lanes[lane]):
-                del heads[lane]
+    def _take(self, uid: str, slot: _Slot) -> None:
+        """Who is called has its slot; the others are called as before."""
+        others = {each: key for each, key in self._called().items() if each != uid}
+        self._told.pop(uid, None)
+        self._set(uid, slot)
+        self._calls = others
 
-    def _called(self) -> set[Key]:
-        return {each.key for each in self._next()}
+    def _spot(self, slot: _Slot | None) -> Spot | None:
+        """What a slot of ours counts for."""
+        return slot.spot if slot is not None and slot.shard in self._ours else None
 
-    # --- what is told of it --------------------------------------------------------------------------------------
+    def _is_elsewhere(self, slot: _Slot | None) -> bool:
+        return slot is not None and slot.shard not in self._ours
+
+    def _waiter(self, wait: _Wait | None) -> Waiter | None:
+        """Who waits, if that is for a turn of ours."""
+        return wait.waiter if wait is not None and wait.shard in self._ours else None
+
+    def _catch_up(self) -> None:
+        """Slots whose time is over come back, and the shards that are held by now are ours."""
+        now, ours = self._clock(), frozenset(self._held())
+        if now >= self._soonest:
+            for uid in [uid for uid, slot in self._slots.items() if slot.until <= now]:
+                self._set(uid)
+            self._soonest = min((slot.until for slot in self._slots.values()), default=_NEVER)
+        if ours != self._ours:
+            self._ours = ours
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Other machines are ours now."""
+        self._calls, self._order_stands = None, False
+        self._elsewhere = sum(map(self._is_elsewhere, self._slots.values()))
+        self._rota = Rota(self._capacity.part(len(self._ours), self._shards, self._elsewhere), self._capacity.rack)
+        for slot in self._slots.values():
+            if (spot := self._spot(slot)) is not None:
+                self._rota.begin(spot)
+        for wait in self._waiting.values():
+            if (waiter := self._waiter(wait)) is not None:
+                self._rota.join(waiter)
+
+    # --- whose turn it is, and what is told of it ----------------------------------------------------------------
+
+    def _called(self) -> Mapping[str, Key]:
+        if self._calls is None:
+            self._calls = {waiter.uid: waiter.key for waiter in self._rota.calls()}
+        return self._calls
+
+    def _called_keys(self) -> set[Key]:
+        return set(self._called().values())
 
     def _tell(self, uid: str) -> Place:
         """Its place, and the one that it was told before while that is still about right: to tell is to write."""
-        waiting = len(self._waiting)
-        if waiting < _LONG or time.monotonic() - self._ordered_at > _ORDER_SECONDS:
-            self._order = self._ordered()
-            self._ordered_at = time.monotonic()
-        now = Place(self._order.get(uid, waiting), waiting)
+        waiting = self._rota.waiting
+        now = Place(self._places().get(uid, waiting), waiting)
         before = self._told.get(uid)
         if before is None or not _about(before.number, now.number) or not _about(before.of, now.of):
             self._told[uid] = before = now
         return before
 
-    def _ordered(self) -> dict[str, int]:
-        """The place of each that waits, as if slots came one by one and every rack had room."""
-        tenants = Counter(namespace for namespace, _ in self._slots())
-        queues: dict[str, list[_Waiter]] = defaultdict(list)
-        for (namespace, _), waiters in self._lanes.items():
-            queues[namespace].extend(waiters)
-        turns: list[tuple[int, _Waiter]] = []
-        for namespace, waiters in queues.items():
-            turns.extend((tenants[namespace] + ahead, each) for ahead, each in enumerate(sorted(waiters)))
-        return {waiter.uid: number for number, (_, waiter) in enumerate(sorted(turns), start=1)}
+    def _places(self) -> Mapping[str, int]:
+        """The place of each that waits, if slots come back in the order of their deadlines."""
+        begun = time.monotonic()
+        if not self._order_stands and (self._rota.waiting < _LONG or begun > self._order_lasts):
+            slots = sorted(self._slots.values(), key=lambda slot: slot.until)
+            spots = [spot for slot in slots if (spot := self._spot(slot)) is not None]
+            self._order = {each.uid: number for number, each in enumerate(self._rota.foretold(spots), start=1)}
+            self._order_stands = True
+            ended = time.monotonic()
+            self._order_lasts = ended + (ended - begun) / _ORDER_SHARE
+        return self._order
 
 
 def _about(told: int, now: int) -> bool:

@@ -1,5 +1,7 @@
 """Three operators share some hundred simulated machines; one comes, one is killed, and nobody acts on another's.
 
+Two that hear of each other's machines seconds late begin no more installations than may be under way.
+
 Who acted is read from the API server's audit log, in which each operator has a token of its own, and from the
 operators' logs; when they might, from the Leases.
 """
@@ -14,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -45,7 +48,13 @@ from rackwright.shards import lease_name
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
 
 SHARDS, RACKS, MACHINES = 8, 40, 200
+SLOTS, WANTED = 6, 50
+"""Far fewer installations at once than machines want, three for each of two operators."""
+LISTED = 3
+"""Seconds between two listings, where they are all that an operator hears by."""
 ADDRESS = "simulated://fast?answer=20ms&power=200ms&boot=3s&write=3s&start=1s&spread=0.5"
+QUICK = "simulated://fast?answer=20ms&power=100ms&boot=1s&write=1s&start=1s"
+"""Whose installation is over before another operator hears of it."""
 SHARED, TAKEN = 40.0, 20.0
 """Seconds until an operator that comes has its share, two shards of up to 12 s after its start, and until those of one
 that was killed are others'."""
@@ -73,17 +82,35 @@ class Replica:
     """Of its token, as the audit log has it."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def here(
     control_plane: ControlPlane,
     crds: None,  # noqa: ARG001 (the operators watch them)
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
 ) -> Iterator[Site]:
-    arguments = ("--allow-simulated", "--shards", str(SHARDS), "--max-concurrent-deployments", str(MACHINES))
-    with site(control_plane, tmp_path_factory.mktemp("fleet"), "fleet", arguments=arguments) as it:
+    with shared(control_plane, tmp_path, "fleet", "--max-concurrent-deployments", str(MACHINES)) as it:
+        yield it
+
+
+@pytest.fixture
+def hard_of_hearing(
+    control_plane: ControlPlane,
+    crds: None,  # noqa: ARG001 (the operators watch them)
+    tmp_path: Path,
+) -> Iterator[Site]:
+    arguments = ("--max-concurrent-deployments", str(SLOTS), "--watch-silence", "3600", "--resync", str(LISTED))
+    with shared(control_plane, tmp_path, "late", *arguments, wired=True) as it:
+        yield it
+
+
+@contextmanager
+def shared(plane: ControlPlane, folder: Path, namespace: str, *further: str, wired: bool = False) -> Iterator[Site]:
+    """The first of the operators that share a fleet; at the end all machines are deleted at once."""
+    arguments = ("--allow-simulated", "--shards", str(SHARDS), *further)
+    with site(plane, folder, namespace, arguments=arguments, wired=wired) as it:
         it.create(it.image("debian-12"))
         yield it
-        it.kubectl("delete", "--raw", f"/apis/{API}/namespaces/{it.namespace}/baremetalmachines")  # all at once
+        it.kubectl("delete", "--raw", f"/apis/{API}/namespaces/{it.namespace}/baremetalmachines")
         assert wait_until(lambda: not it.records(), PATIENCE)
 
 
@@ -131,7 +158,35 @@ def test_of_three_operators_that_come_and_go_one_at_a_time_acts_on_each_of_200_m
     assert len(moved) > MACHINES // 20, "many went from one operator to another in the middle of something"
 
 
-def fleet() -> list[JSON]:
+def test_operators_that_hear_late_of_each_other_install_no_more_at_once_than_may(hard_of_hearing: Site) -> None:
+    here = hard_of_hearing
+    second = here.another_operator()
+    with leases(here.plane) as watched:
+        second.start()
+        try:
+            watched.until(lambda _: watched.shares() == [4, 4])
+            with here.wire.silent(all_of_them=True):
+                here.create(*fleet(QUICK)[1 : 2 * WANTED : 2])
+                assert wait_until(lambda: phases(here)["Deployed"] == WANTED, 2 * PATIENCE, every=0.5), phases(here)
+        finally:
+            second.end()
+    assert max(under_way(here)) == SLOTS
+    assert min(len(each.acted_on()) for each in (here.operator, second)) > WANTED // 4, "both had many"
+
+
+def under_way(here: Site) -> Iterator[int]:
+    """How many machines install, after each change of a record."""
+    loading: set[str] = set()
+    for version in here.machines.versions(lambda it: it["metadata"]["namespace"] == here.namespace):
+        operation = version.get("status", {}).get("operation") or {}
+        if operation.get("name") == "Deploy" and operation.get("step") in ("PowerOff", "BootRamdisk", "WriteImage"):
+            loading.add(version["metadata"]["name"])
+        else:
+            loading.discard(version["metadata"]["name"])
+        yield len(loading)
+
+
+def fleet(address: str = ADDRESS) -> list[JSON]:
     """Records of machines, of which every second one is to be deployed as soon as it is commissioned."""
     deployed = {"allocation": {"owner": "team-search"}, "deployment": {"image": "debian-12"}}
     return [
@@ -145,7 +200,7 @@ def fleet() -> list[JSON]:
             },
             "spec": {
                 "bootMACAddress": f"52:54:00:00:{number // 256:02x}:{number % 256:02x}",
-                "bmc": {"address": ADDRESS},
+                "bmc": {"address": address},
                 **(deployed if number % 2 else {}),
             },
         }

@@ -27,11 +27,17 @@ def stamp(seconds: float) -> str:
 
 
 class Fleet:
-    """Machines as they are recorded, and who may install of them."""
+    """Machines as they are recorded, and who may install of them.
 
-    def __init__(self, capacity: Capacity) -> None:
+    With shards, as one operator sees it that holds some of them; a machine's rack is the number of its shard.
+    """
+
+    def __init__(self, capacity: Capacity, shards: int = 1, held: Iterable[int] = (0,)) -> None:
         self.capacity = capacity
+        self.shards, self.held = shards, set(held)
         self.now = NOW
+        self.begun = 0
+        """How many have begun to install."""
         self.records: dict[str, dict[str, Any]] = {}
         self.restart()
 
@@ -39,6 +45,8 @@ class Fleet:
         """A new operator reads the records, in whatever order."""
         self.cache = Cache(self.capacity)
         self.cache.installs = Installs(self.capacity, clock=lambda: self.now)
+        if self.shards > 1:
+            self.cache.installs.divide(self.shards, lambda machine: int(machine.rack), lambda: self.held)
         for name in reversed(self.records):
             self._put(name)
 
@@ -95,8 +103,13 @@ class Fleet:
         """Who of them is let through, each recorded as having begun."""
         through = [name for name in names if self.asks(name) is None]
         for name in through:
-            self.record(name, step="BootRamdisk")
+            self.begun += 1
+            self.record(name, step="BootRamdisk", lasts=3600 + self.begun)
         return through
+
+    def called(self) -> list[str]:
+        """Whose turn it is."""
+        return sorted(key.name for key in self.cache.installs.called())
 
 
 def names(number: int, prefix: str = "n") -> list[str]:
@@ -237,6 +250,16 @@ def test_one_that_is_let_through_and_locked_before_it_is_recorded_gives_its_turn
     assert [fleet.asks(name) for name in ("n1", "n2")] == [None, None]
 
 
+def test_a_turn_with_which_nothing_was_begun_is_not_lost() -> None:
+    """Somebody else's write came first: the record is read again, and says what it said before."""
+    fleet = Fleet(Capacity(fleet=1))
+    for name in ("a1", "b1", "a2", "b2"):
+        fleet.record(name, namespace=name[0])
+    assert fleet.asks("a1") is None
+    assert fleet.record("a1") == set()
+    assert fleet.called() == ["a1"]
+
+
 def test_an_operation_that_is_not_recorded_yet_is_let_through_only_where_there_is_room(fleet: Fleet) -> None:
     fleet.record("new", phase="Allocated")
     assert fleet.asks("new") == Place(6, 6)
@@ -285,6 +308,73 @@ def test_one_machine_of_one_tenant_is_not_behind_five_thousand_of_another() -> N
     assert fleet.asks(crowd[3]) is not None
     assert fleet.asks("only") is None
     assert time.process_time() - begun < 1.0
+
+
+@pytest.mark.parametrize("further", [0, 3])
+@pytest.mark.parametrize("slots", [1, 2, 4])
+@pytest.mark.parametrize("of", ["fleet", "rack"])
+def test_one_machine_waits_a_turn_of_each_other_tenant_at_the_most_however_many_and_old_theirs_are(
+    of: str, slots: int, further: int
+) -> None:
+    fleet = Fleet(Capacity(**{of: slots}))
+    tenants = [f"tenant-{number}" for number in range(slots + further)]
+    for number in range(300):
+        for tenant in tenants:
+            fleet.record(f"{tenant}-{number}", namespace=tenant)
+    under_way = fleet.installing(fleet.called())
+    assert len(under_way) == slots
+    fleet.record("only", namespace="newcomer")
+    place = fleet.asks("only")
+    ended = 0
+    while "only" not in under_way:
+        ended += 1
+        fleet.record(under_way[0], step="BootDisk")
+        under_way = under_way[1:] + fleet.installing(fleet.called())
+    waiting = 300 * len(tenants) - slots + 1
+    assert (ended, place) == (further + 1, Place(further + 1, waiting)), "they had no slot as well, and before it"
+
+
+def test_after_a_restart_the_oldest_come_first_and_turns_go_round_again() -> None:
+    fleet = Fleet(Capacity(fleet=1))
+    for number in range(3):
+        fleet.record(f"old-{number}", namespace="old")
+    for number in range(3):
+        fleet.record(f"new-{number}", namespace="new")
+    order = fleet.installing(fleet.called())
+    for _ in range(4):
+        fleet.restart()
+        fleet.record(order[-1], step="BootDisk")
+        order += fleet.installing(fleet.called())
+    assert order == ["old-0", "new-0", "old-1", "new-1", "old-2"]
+
+
+@given(st.data())
+def test_a_place_that_is_told_is_the_one_at_which_it_is_called_if_nothing_else_happens(data: st.DataObject) -> None:
+    fleet = Fleet(Capacity(*data.draw(st.sampled_from([(1, None), (2, None), (3, 1), (3, 2), (None, 1), (None, 2)]))))
+    waiting = set(names(data.draw(st.integers(1, 10))))
+    for name in sorted(waiting):
+        fleet.record(name, namespace=data.draw(st.sampled_from("abc")), rack=data.draw(st.sampled_from(["", "r"])))
+    under_way: list[str] = []
+
+    def go_on() -> list[str]:
+        called = fleet.installing(fleet.called())
+        under_way.extend(called)
+        waiting.difference_update(called)
+        return called
+
+    for _ in range(data.draw(st.integers(0, 4))):
+        go_on()
+        if under_way:
+            fleet.record(under_way.pop(data.draw(st.integers(0, len(under_way) - 1))), step="BootDisk")
+    if data.draw(st.booleans()):
+        fleet.restart()
+    go_on()
+    told = {name: fleet.asks(name) for name in sorted(waiting)}
+    order: list[str] = []
+    while waiting:
+        fleet.record(under_way.pop(0), step="BootDisk")
+        order += go_on()
+    assert told == {name: Place(number, len(order)) for number, name in enumerate(order, start=1)}
 
 
 def test_to_ask_where_five_thousand_wait_costs_next_to_nothing() -> None:
@@ -361,6 +451,94 @@ def test_whatever_happens_no_more_install_than_may_and_everybody_does_in_the_end
         for name in sorted(called & waiting):
             look(name)
     assert not waiting
+
+
+# --- several operators ------------------------------------------------------------------------------------------------
+
+
+def shared(capacity: Capacity, *shares: Iterable[int], each: int = 9) -> list[Fleet]:
+    """As each of the operators that share a fleet sees it; in each shard so many machines want to install."""
+    operators = [Fleet(capacity, 8, held) for held in shares]
+    for number in range(8 * each):
+        for it in operators:
+            it.record(f"n{number}", rack=str(number % 8))
+    return operators
+
+
+def begun(fleet: Fleet) -> list[str]:
+    """Whoever is called and is this operator's begins."""
+    return fleet.installing(fleet.called())
+
+
+@pytest.mark.parametrize(
+    ("most", "parts"),
+    [(100, [37, 37, 25]), (8, [3, 3, 2]), (5, [1, 1, 1]), (3, [1, 1, 1]), (1, [1, 1, 1])],
+)
+def test_operators_that_do_not_hear_of_each_other_begin_no_more_than_may_or_one_each(
+    most: int, parts: list[int]
+) -> None:
+    operators = shared(Capacity(fleet=most), range(3), range(3, 6), range(6, 8), each=15)
+    begins = [begun(it) for it in operators]
+    assert [len(names) for names in begins] == parts
+    assert len(set().union(*begins)) == sum(parts)
+
+
+def test_an_operator_that_holds_every_shard_has_every_slot() -> None:
+    (alone,) = shared(Capacity(fleet=20), range(8))
+    assert len(begun(alone)) == 20
+
+
+def test_turns_are_given_and_places_told_among_the_machines_of_its_own_shards() -> None:
+    (it,) = shared(Capacity(fleet=8), range(1, 3), each=2)
+    assert begun(it) == ["n1", "n2"]
+    assert [it.asks("n9"), it.asks("n10")] == [Place(1, 2), Place(2, 2)]
+    assert it.asks("n0") is not None, "somebody else's"
+    assert it.cache.installs.counts() == Installations(2, 14), "of the whole fleet"
+
+
+def test_a_shard_that_comes_brings_its_slots_and_its_part_of_all() -> None:
+    first, second = shared(Capacity(fleet=8), range(4), range(4, 8))
+    for name in begun(second):
+        first.record(name, step="BootRamdisk")
+    assert len(begun(first)) == 4
+    assert first.called() == []
+    first.held |= {4, 5}  # two machines of them install
+    assert first.called() == []
+    for name in ("n4", "n5"):
+        first.record(name, step="BootDisk")
+    assert len(begun(first)) == 2
+    first.held |= {6, 7}
+    for name in ("n6", "n7"):
+        first.record(name, step="BootDisk")
+    assert len(first.called()) == 2
+
+
+def test_a_shard_that_goes_takes_its_slots_along() -> None:
+    (it,) = shared(Capacity(fleet=8), range(8))
+    assert begun(it) == names(8)
+    it.held = {0, 1}
+    assert it.record("n7", step="BootDisk") == set()
+    assert it.record("n0", step="BootDisk") == {"n8"}
+
+
+def test_as_long_as_others_have_more_than_their_part_no_more_begin_than_may() -> None:
+    (it,) = shared(Capacity(fleet=8), range(4, 8))
+    for name in ("n0", "n1", "n2", "n3", "n8", "n9"):
+        it.record(name, step="BootRamdisk")  # begun when all shards were its operator's
+    assert len(begun(it)) == 2
+    assert len(it.record("n0", step="BootDisk")) == 1
+    assert begun(it)
+    assert len(it.record("n1", step="BootDisk")) == 1
+
+
+def test_a_slot_that_another_operator_never_gives_back_ends_with_its_deadline_as_well() -> None:
+    first, second = shared(Capacity(fleet=2), range(4), range(4, 8))
+    for name in ("n0", "n1"):
+        second.record(name, step="WriteImage", lasts=60)
+    assert len(begun(second)) == 1, "one each"
+    second.now += timedelta(seconds=61)
+    assert second.called() == []
+    assert len(begun(first)) == 1
 
 
 def test_a_machine_stands_where_its_label_says() -> None:
