@@ -275,7 +275,9 @@ def _run_options(run: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     run.add_argument(
         "--max-concurrent-deployments", type=_count_or_none, default=100, metavar="N",
-        help="machines that load ramdisk and image at once; others wait, and say so (default %(default)s, 0: no limit)",
+        help="installations at once, each until its image is written; others wait, and say so; operators share them by "
+        "their shards; commissioning, releasing and rescue boot the ramdisk without waiting "
+        "(default %(default)s, 0: no limit)",
     )  # fmt: skip
     run.add_argument(
         "--max-deployments-per-rack", type=_count_or_none, default=0, metavar="N",

@@ -27,7 +27,7 @@ class Waiter(NamedTuple):
     """A machine that waits for its turn; in the order of their operations."""
 
     since: datetime
-    """When its operation was recorded: a restart and a retry change nothing of that."""
+    """When it came to Deploying: a restart and a retry change nothing of that."""
     uid: str
     key: Key
     rack: str
