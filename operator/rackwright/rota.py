@@ -2,13 +2,12 @@
 
 Next is a machine of the namespace that has the fewest slots, and of those that have equally many, of the one that has
 waited for longest since it came or since a slot of its came back: so that goes to another namespace before its own gets
-it again. Among the racks of a namespace it is the same, and within a rack the operation that was recorded first comes
-first.
+it again. Among the racks of a namespace it is the same, and within a rack who came to Deploying first comes first.
 
-So turns go round. A namespace that waits without a slot is overtaken by each other one once at the most where both could
-begin, however many machines those have and however old they are: whoever gets a slot meanwhile has more until it comes
-back, and is behind from then on. All that is remembered for it is how many slots had come back by then, and that of
-nobody who doesn't wait; without a memory, the oldest operation decides among equals.
+So turns go round. A namespace that waits without a slot is overtaken by each other one once at the most where both
+could begin, however many machines those have and however old they are: whoever gets a slot meanwhile has more until
+it comes back, and is behind from then on. All that is remembered for it is how many slots had come back by then, and
+that of nobody who doesn't wait; without a memory, who came first decides among equals.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Waiter(NamedTuple):
-    """A machine that waits for its turn; in the order of their operations."""
+    """A machine that waits for its turn; in the order of their coming."""
 
     since: datetime
     """When it came to Deploying: a restart and a retry change nothing of that."""
@@ -52,7 +51,7 @@ class _Rank(NamedTuple):
     turn: int
     """How many slots had come back, to anybody, when it came to wait or when one of its own did."""
     since: datetime
-    """Its oldest operation since it came to wait."""
+    """When the first of its machines that wait came."""
     name: str
 
 
