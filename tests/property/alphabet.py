@@ -127,6 +127,7 @@ FAMILIES = (
     Family("gates", ("declared",), ("gate", "the gate opens", "the gate closes", "allocate to a")),
     Family("lock", ("ready", "deployed"), ("lock", "unlock", "withdraw everything")),
     Family("by hand", ("moved by hand",), ("withdraw deployment", "deploy debian")),
+    Family("by hand from the beginning", ("to be moved by hand",), ("pull the commissioning trigger",)),
     Family("no BMC", ("adopted", "ready"), ("take the BMC away", "give it a BMC", "rescue", "withdraw deployment")),
     Family("a deployment without a BMC", ("allocated",), ("take the BMC away", "give it a BMC", "deploy debian")),
     Family("lost status", ("deployed", "ready"), ("status is lost", "withdraw everything")),

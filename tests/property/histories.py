@@ -284,6 +284,7 @@ STARTS: dict[str, tuple[BareMetalMachineSpec, Sequence[str]]] = {
     "allocated": (declared(owner="a"), ("settles",)),
     "deployed": (declared(owner="a", image="debian-12"), ("settles",)),
     "adopted": (declared(owner="a", existing=True), ("settles",)),
+    "to be moved by hand": (declared(bmc={"address": "manual://"}), ()),
     "moved by hand": (declared(owner="a", image="debian-12", bmc={"address": "manual://"}), ("settles",)),
     "in rescue": (declared(owner="a", image="debian-12"), ("settles", "rescue", "sixteen passes")),
     "broken": (declared(owner="a", image="debian-12"), ("settles", "mark broken", "two passes")),

@@ -269,7 +269,7 @@ TABLE: tuple[Row, ...] = (
     Row((COMMISSIONING,), in_ramdisk & inspection_arrived,              KeepInventory(),          STAY,          "KeepingInventory"),
     Row((COMMISSIONING,), in_ramdisk,                                   Fail(fault("InspectionLost")), STAY,     THE_FAULT),
     Row((COMMISSIONING,), at_stage(S.SHUT_DOWN) & powered_on,           PowerOff(stage=None),     STAY,          "ShuttingDown"),
-    Row((COMMISSIONING,), shut_down & unwanted,
+    Row((COMMISSIONING,), at_stage(S.SHUT_DOWN, S.BOOT_DISK) & powered_off & unwanted,
                                                                         Begin(Op.RELEASE),        RELEASING,     "DeploymentWithdrawn"),
     Row((COMMISSIONING,), shut_down & came_up,                          BootDisk(),               STAY,          "BootingDisk"),
     Row((COMMISSIONING,), shut_down & still_allocated,                  Finish(),                 ALLOCATED,     "Commissioned"),

@@ -8,6 +8,7 @@ from tests.property.manners.passes import (
     at_liberty,
     begun,
     goes_first_to,
+    in_ramdisk,
     is_at,
     lost_its_status,
     path,
@@ -134,14 +135,15 @@ def what_is_withdrawn_is_released(moment: Moment) -> None:
             assert not deployment_wanted(world) or live_machine(world), "it is released, and nobody withdrew it"
             assert start is Phase.DEPLOYING or not unclaimed(world), "nothing is installed that could be released"
         if (start, end) == (Phase.COMMISSIONING, Phase.RELEASING):
-            assert shutting_down(world) or inventory_kept(world), "released before it was checked"
+            assert at_stage(Stage.SHUT_DOWN, Stage.BOOT_DISK)(world) or inventory_kept(world), "it wasn't checked"
             assert powered_off(world), f"{end}, and its power is {world.seen.power}"
     if is_at(moment, Phase.FAILED) and at_liberty(moment) and unwanted(world) and not marked_broken(world):
         before = rescue_wanted(world) or recommission_triggered(world) or evidence_stale(world)
         kept = before or gave_up(OperationName.RELEASE)(world) or isinstance(moment.decision.step, LetGo)
         assert kept or goes_first_to(moment, Phase.RELEASING), "it isn't released"
-    checked = is_at(moment, Phase.COMMISSIONING) and shutting_down(world) and powered_off(world)
-    if checked and unhindered(moment) and unwanted(world) and not overdue(world) and not was_held_up(world):
+    checked = at_stage(Stage.SHUT_DOWN, Stage.BOOT_DISK)(world) or (in_ramdisk(world) and inventory_kept(world))
+    idle = is_at(moment, Phase.COMMISSIONING) and checked and powered_off(world)
+    if idle and unhindered(moment) and unwanted(world) and not overdue(world) and not was_held_up(world):
         assert goes_first_to(moment, Phase.RELEASING), "it isn't released"
 
 

@@ -19,6 +19,7 @@ from tests.property.rig import Moment
 from rackwright.api.machine import OperationName, Phase
 from rackwright.lifecycle.guards import (
     deployment_obstructed,
+    doing,
     evidence_stale,
     leaves_a_system,
     no_bmc,
@@ -73,6 +74,8 @@ def what_can_not_be_done_is_not_begun(moment: Moment) -> None:
 def a_new_trigger_tries_at_once(moment: Moment) -> None:
     """To try again at once: commissioning and Failed with a new `spec.commissioning.trigger`, deploying with its own.
 
+    An attempt that is under way goes on: the trigger is for another one.
+
     Recommissioning is the way out of Failed, whatever else is wished.
     """
     world = moment.world
@@ -83,6 +86,9 @@ def a_new_trigger_tries_at_once(moment: Moment) -> None:
         assert not same_attempt(moment), "the trigger waits for the next attempt's time"
     if waiting and is_at(moment, Phase.DEPLOYING) and reinstall_triggered(world):
         assert not same_attempt(moment), "the trigger waits for the next attempt's time"
+    goes_on = not waiting and moment.decision.failure is None and not moment.decision.transitions
+    if goes_on and is_at(moment, Phase.COMMISSIONING) and doing(OperationName.COMMISSION)(world):
+        assert begun(moment) is not OperationName.COMMISSION, "an attempt that is under way is begun anew"
     if is_at(moment, Phase.FAILED) and recommission_triggered(world):
         sooner = rescue_wanted(world) or evidence_stale(world)
         assert sooner or goes_first_to(moment, Phase.COMMISSIONING), "it isn't recommissioned"
