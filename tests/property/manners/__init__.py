@@ -17,6 +17,7 @@ Manner = Callable[[Moment], None]
 MANNERS: tuple[Manner, ...] = (
     record.nothing_is_done_before_the_record_is_held,
     record.a_twin_is_never_touched,
+    record.what_is_done_with_its_ramdisk_is_switched_off_at_once,
     record.a_deleted_record_is_let_go_of,
     record.what_is_installed_is_noted,
     standing.who_is_not_accepted_is_new,

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from tests.property.manners.passes import RESTING, is_at, lost_its_status, path, same_attempt, unclaimed
+from tests.property.manners.passes import (
+    RESTING,
+    in_ramdisk,
+    is_at,
+    lost_its_status,
+    path,
+    same_attempt,
+    unclaimed,
+    unhindered,
+)
 from tests.property.rig import Moment
 
 from rackwright.api.machine import Phase
+from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.guards import (
     adopted,
     deletion_forced,
     evidence_stale,
+    inventory_kept,
     live_machine,
     marked_broken,
+    no_bmc,
+    overdue,
     powered_on,
     under_way,
 )
@@ -30,6 +43,15 @@ def nothing_is_done_before_the_record_is_held(moment: Moment) -> None:
         assert isinstance(action, TakeHold), "it isn't held at once"
     assert not path(moment), "it goes on, and isn't held"
     assert same_attempt(moment) or not under_way(world), "something is begun, and it isn't held"
+
+
+def what_is_done_with_its_ramdisk_is_switched_off_at_once(moment: Moment) -> None:
+    """That a machine has told what it is made of is written with what comes of it, unless a person switches it off."""
+    world = moment.world
+    told = is_at(moment, Phase.COMMISSIONING) and in_ramdisk(world) and inventory_kept(world) and powered_on(world)
+    goes_on = unhindered(moment) and not overdue(world) and not no_bmc(world) and not live_machine(world)
+    if told and goes_on and not moved_by_hand(world.spec):
+        assert isinstance(moment.action, PowerOff), "a write of its own"
 
 
 def a_twin_is_never_touched(moment: Moment) -> None:
