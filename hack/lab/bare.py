@@ -1,7 +1,8 @@
-"""The floor of a fleet's way to Ready: what the API server alone needs for what an operator asks of it.
+"""What to compare a fleet's way to Ready with: how long the API server takes for as many requests of a plain client.
 
-A client that decides nothing makes the same requests a machine, with what the operator wrote about one, and there is
-somebody else who watches. No operator on this machine could be quicker.
+It decides nothing and makes the same requests a machine, with what the operator wrote about one, and there is somebody
+else who watches. It writes a machine's whole status each time, where the operator writes what has changed: who is
+slower than this client has something to gain, and who is quicker owes it to that.
 """
 
 from __future__ import annotations

@@ -76,9 +76,9 @@ def _told(name: str, it: Figures) -> Iterator[str]:
 
 
 def _reached(results: Results, verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Beside a wall time that is missed: what nobody on this host could have gone below."""
+    """Beside a wall time that is missed: what a client took that decides nothing."""
     for verdict in verdicts:
         bare = results[verdict.machines].get("bare")
         of_what = (verdict.target.scenario, verdict.target.figure)
         if bare is not None and not verdict.met and of_what == ("created", "wall"):
-            yield f"{verdict.machines} machines: the API server alone took {bare.wall:.0f} s for the same requests"
+            yield f"{verdict.machines} machines: a client that decides nothing took {bare.wall:.0f} s for as many requests"

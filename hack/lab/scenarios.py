@@ -154,5 +154,5 @@ def _wall(figures: Figures) -> float:
 
 async def bare(it: Bench, written: Written) -> None:
     """The same requests without an operator, and two who watch."""
-    async with Fleet.of(it.here.plane), it.measured("bare", "the same requests, nobody decides") as figures:
+    async with Fleet.of(it.here.plane), it.measured("bare", "as many requests, nobody decides") as figures:
         figures.wall = await write(it.fleet, fleet.specs(it.count, FAST), written)

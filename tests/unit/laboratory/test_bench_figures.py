@@ -198,12 +198,12 @@ async def test_a_storm_is_compared_with_the_very_machines_whose_bmcs_answer_in_i
     assert {spec["bmc"]["address"] for name, spec in all_of_them.items() if name not in alone} == {HANGING}
 
 
-def test_beside_a_missed_wall_stands_what_the_api_server_alone_took() -> None:
+def test_beside_a_missed_wall_stands_what_a_client_took_that_decides_nothing() -> None:
     bare = Figures(1_000, wall=18.0)
     for wall, said in ((30.0, True), (20.0, False)):
         results = {1_000: {"created": figures(wall), "bare": bare}}
         last = table(results, list(verdicts(results, {}))).splitlines()[-1]
-        assert (last == "1000 machines: the API server alone took 18 s for the same requests") == said
+        assert (last == "1000 machines: a client that decides nothing took 18 s for as many requests") == said
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------
