@@ -81,4 +81,5 @@ def _reached(results: Results, verdicts: Sequence[Verdict]) -> Iterator[str]:
         bare = results[verdict.machines].get("bare")
         of_what = (verdict.target.scenario, verdict.target.figure)
         if bare is not None and not verdict.met and of_what == ("created", "wall"):
-            yield f"{verdict.machines} machines: a client that decides nothing took {bare.wall:.0f} s for as many requests"
+            took = f"{bare.wall:.0f} s for as many requests"
+            yield f"{verdict.machines} machines: a client that decides nothing took {took}"
