@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from lab import pod, samples
 from lab.controlplane import ControlPlane
 from lab.kubectl import Kubectl
+from lab.process import wait_until
 from rackwright.api import GROUP, VERSION
 
 pytestmark = pytest.mark.kube
@@ -89,16 +89,20 @@ def change(plane: ControlPlane) -> Patch:
 # --- the admission policy -------------------------------------------------------------------------------------------
 
 
+DISTRUST = {"accepted": False}
+
+
 @pytest.fixture
-def policy(kubectl: Kubectl, change: Patch, machine: Callable[[], dict[str, Any]]) -> Iterator[None]:  # noqa: ARG001
+def policy(
+    kubectl: Kubectl,
+    change: Patch,
+    machine: Callable[[], dict[str, Any]],  # noqa: ARG001 (the one that is changed)
+) -> Iterator[None]:
     """The policy, in force; taken away again, for it holds in every namespace."""
     applied = kubectl("apply", "--validate=strict", "-f", str(POLICY))
     try:
         assert applied.returncode == 0, applied.stderr
-        end = time.monotonic() + 30
-        while change(TENANT, "--dry-run=server", spec={"accepted": False}).returncode == 0:
-            assert time.monotonic() < end, "the policy isn't enforced"
-            time.sleep(0.2)
+        assert wait_until(lambda: change(TENANT, "--dry-run=server", spec=DISTRUST).returncode != 0, 30), "not enforced"
         yield
     finally:
         kubectl("delete", "-f", str(POLICY))

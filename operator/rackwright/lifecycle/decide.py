@@ -180,9 +180,10 @@ def after_refusal(world: World) -> Decision:
 
 
 def _is_urgent(records: Sequence[Record], step: Action | Pause) -> bool:
-    """Whether there is more in a reading than what an action that announces nothing itself may leave for later."""
-    leaves_it = not isinstance(step, Pause) and step.stage is None
-    return not leaves_it or not records or not all(isinstance(each, Advance) and each.with_the_next for each in records)
+    """Whether a reading records more than what goes with the next write; an action that is announced needs one now."""
+    announced_or_paused = isinstance(step, Pause) or step.stage is not None
+    later = [each for each in records if isinstance(each, Advance) and each.with_the_next]
+    return announced_or_paused or not records or len(later) < len(records)
 
 
 def _intent(status: BareMetalMachineStatus) -> BareMetalMachineStatus:

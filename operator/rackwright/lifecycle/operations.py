@@ -121,8 +121,8 @@ def announced(world: World, stage: Stage) -> BareMetalMachineStatus:
             user_data=world.seen.user_data,
         )
     elif stage is Stage.ERASE_DISKS and installed is not None:
-        gone = Installed(image=installed.image, checksum=installed.checksum, disk=installed.disk)  # it won't run again
-        changes["installed"] = gone
+        remains = Installed(image=installed.image, checksum=installed.checksum, disk=installed.disk)
+        changes["installed"] = remains  # it won't run again
         changes["erasure"] = status.erasure if operation.step == stage else []  # evidence of an earlier attempt
     return status.model_copy(update=changes)
 
