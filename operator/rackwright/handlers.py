@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -42,7 +42,9 @@ async def watch(
 
     def tells(seen: Seen) -> Callable[..., Awaitable[None]]:
         async def handler(event: kopf.RawEvent, **_: Any) -> None:  # a plain function kopf would call in a thread
-            seen(event["object"], event["type"] == "DELETED")
+            told = cast("dict[str, Any]", event["object"])
+            seen(told, event["type"] == "DELETED")
+            told.clear()  # kopf's views of it refer to each other, and would keep all of it until they are collected
 
         return handler
 

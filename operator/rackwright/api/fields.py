@@ -47,6 +47,15 @@ class Model(BaseModel):
 
     model_config = CONFIG | ConfigDict(frozen=True)
 
+    def model_post_init(self, _context: Any) -> None:
+        """Which fields were given is in memory once for all objects that were given the same: they are immutable."""
+        given = self.__pydantic_fields_set__
+        object.__setattr__(self, "__pydantic_fields_set__", _GIVEN.setdefault(frozenset(given), given))
+
+
+_GIVEN: dict[frozenset[str], set[str]] = {}
+"""There are as many as combinations of fields that occur: some dozens."""
+
 
 Repeated = Annotated[str, AfterValidator(sys.intern)]
 """One of the few texts that are in the records of all machines: in memory once."""
@@ -105,7 +114,9 @@ Duration = Annotated[
 ]
 
 
+@lru_cache(maxsize=4096)
 def _seconds(value: datetime) -> datetime:
+    """One machine's times are mostly the same few, and in memory once."""
     return value.astimezone(UTC).replace(microsecond=0)
 
 
