@@ -87,7 +87,7 @@ async def _run(
 async def _storm(name: str, count: int, arguments: Sequence[str]) -> Figures:
     """Calm and storm take turns, so that neither has the host's better hours."""
     found: dict[str, list[Figures]] = {"calm": [], "storm": []}
-    for _ in range(2 if count <= scenarios.SHORT else 1):
+    for _ in range(scenarios.TURNS):
         for weather, live in (("calm", scenarios.calm), ("storm", scenarios.storm)):
             async with bench(name, count, arguments) as it:
                 await live(it)

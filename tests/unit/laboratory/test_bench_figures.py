@@ -163,7 +163,6 @@ def test_of_two_storms_the_quicker_is_compared_with_the_quicker_calm() -> None:
     assert told.further == pytest.approx(
         {"seconds of the same machines alone": 10.0, SLOWER: 5.0, "percent between two runs alone": 20.0}
     )
-    assert "percent between two runs alone" not in compared(calms[:1], storms[:1]).further
 
 
 async def test_a_storm_is_compared_with_the_very_machines_whose_bmcs_answer_in_it() -> None:
