@@ -93,7 +93,7 @@ ROWS: dict[str, Sequence[Panel]] = {
         ),
         Panel(
             "Installations",
-            "As many as --max-concurrent-deployments lets load ramdisk and image at once, and who waits for it.",
+            "Until the image is written: as many as --max-concurrent-deployments allows at once, and who waits for it.",
             [Query("max by (state) (rackwright_installations)", "{{state}}")],
             stacked=True,
         ),

@@ -16,8 +16,9 @@ THE_OBSTACLE = "(the obstacle's)"
 """Stands in the table for the reason why the deployment can't begin."""
 
 QUEUED = "AwaitingInstallSlot"
-STATUS_LOST = "StatusLost"
 """Why a machine waits for its turn; its attempt's time begins with that."""
+STATUS_LOST = "StatusLost"
+"""Why a record without status is left alone until somebody says what is on its machine's disks."""
 
 LEAVE_FAILED = "Set spec.commissioning.trigger to a new value to try again."
 """What a person does about a machine that has Failed, whatever failed."""

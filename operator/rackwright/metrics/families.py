@@ -158,7 +158,7 @@ FAILED_ATTEMPTS = Family(
 INSTALLATIONS = Family(
     "rackwright_installations",
     Kind.GAUGE,
-    "Machines that load ramdisk and image, and those that wait until they may; both 0 where there is no limit.",
+    "Installations until their image is written, and those that wait for a slot; both 0 where there is no limit.",
     {"state": Installations._fields},
 )
 BMC_DURATION = Family(
