@@ -32,11 +32,11 @@ from lab.bench_options import STAGES
 from lab.errors import Unfit
 from rackwright.agent.tokens import Tokens
 from rackwright.app import Operator, Settings
-from rackwright.cache import Machine
 from rackwright.installs import Capacity
 from rackwright.kube import Conflict, Secret
 from rackwright.metrics import Metrics
 from rackwright.netboot.script import RamdiskSettings
+from rackwright.record import Machine
 from rackwright.shards import Ours
 
 JSON = dict[str, Any]

@@ -31,7 +31,7 @@ from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.machine import Phase
 from rackwright.assignment import Plan
 from rackwright.bmcs import BMCs
-from rackwright.cache import Cache, Key, Machine
+from rackwright.cache import Cache
 from rackwright.census import EXPECTED, Census
 from rackwright.directions import Directions
 from rackwright.enlist import Enlister, EnlistmentSettings
@@ -39,6 +39,7 @@ from rackwright.events import Events
 from rackwright.execute import MACHINES, Executor, Means
 from rackwright.fence import fenced
 from rackwright.install import phone_home
+from rackwright.install.phone_home import PhoneHome
 from rackwright.installs import UNLIMITED, Capacity
 from rackwright.kube import SILENCE_SECONDS, Cluster, ClusterError, Conflict, Refused, Unidentified, connected
 from rackwright.lease import Terms
@@ -54,7 +55,9 @@ from rackwright.power.connect import DRIVERS, Connections, Factory
 from rackwright.power.metered import metered
 from rackwright.power.port import DEFAULT_LIMITS, Limits
 from rackwright.queue import WorkQueue
-from rackwright.reconcile import PROGRESS_SECONDS, FirstBoots, Reconciler
+from rackwright.reconcile import PROGRESS_SECONDS, Reconciler
+from rackwright.record import Key, Machine
+from rackwright.recorded import FirstBoots, Recorded
 from rackwright.secrets import Secrets
 from rackwright.shards import Shards
 from rackwright.simulated.machine import Network
@@ -174,7 +177,7 @@ class Operator:
             progress_seconds=settings.progress,
             metrics=metrics,
         )
-        self._first_boots = FirstBoots(self._cache, tokens, self._observer, self._reconciler)
+        self._first_boots = FirstBoots(self._cache, tokens, self._reported)
         metrics.shows(
             census=self._cache.census,
             new_machines=self._cache.new_machines,
@@ -211,7 +214,7 @@ class Operator:
             sessions=self._sessions,
             tokens=tokens,
             wake=self._reconciler.wake,
-            persisted=self._reconciler.inspection_kept,
+            persisted=Recorded(self._cache).inspection,
             strangers=self._enlister,
             guide=self._directions.guide,
         )
@@ -350,13 +353,17 @@ class Operator:
             self._metrics.told(item, listed=True)
             self._reconciler.seen_after(known.machines.get(Key.of(item["metadata"])), item, listed=True)
             there.add(uid)
-        gone = {machine.uid for machine in known.machines.values()} - there  # one that came meanwhile isn't
+        gone = {revision.uid for revision in known.machines.values()} - there  # one that came meanwhile isn't
         for key in self._cache:
             machine = self._cache.get(key)
             if machine is not None and machine.uid in gone:
                 self._reconciler.gone(machine)
             else:
                 self._queue.rouse(key)
+
+    def _reported(self, uid: str, report: PhoneHome) -> None:
+        self._observer.reported(uid, report)
+        self._reconciler.wake(uid)
 
     def _secret_changed(self, uid: str) -> None:
         self._reconciler.hurry(uid)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from rackwright.api.machine import BMC, Power
-from rackwright.cache import Machine
 from rackwright.lanes import Rank, ranked
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.power.address import SIMULATED
 from rackwright.power.connect import Connections
 from rackwright.power.port import Credentials, Endpoint, FaultClass, PowerDriver, PowerError, PowerState
+from rackwright.record import Machine
 from rackwright.secrets import Name, Obstructed, Secrets
 
 _REASONS = {

@@ -7,200 +7,27 @@ that begins right after a patch already sees it.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from rackwright.agent.sessions import Boot
-from rackwright.api import (
-    FINALIZER,
-    FORCE_DELETE_ANNOTATION,
-    INSTALLED_ANNOTATION,
-    RACK_LABEL,
-    RECORD_ANNOTATION,
-    SHARDED_BY_ANNOTATION,
-)
 from rackwright.api.image import OperatingSystemImageSpec
-from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
-from rackwright.assignment import shard_key
 from rackwright.census import Census
-from rackwright.install.image import root_device
 from rackwright.installs import UNLIMITED, Capacity, Installs
-from rackwright.inventory.enlistment import Known, bmc_host, mac_trait, traits
+from rackwright.inventory.enlistment import mac_trait
 from rackwright.lanes import Lane
-from rackwright.lifecycle.by_hand import moved_by_hand
-from rackwright.lifecycle.steps import Stage
-from rackwright.power.address import NO_STAKE, Stake, parse, stake
-from rackwright.power.port import PowerError
-
-_IN_RAMDISK = frozenset({Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE, Stage.ERASE_DISKS, Stage.OPEN_RESCUE})
-
+from rackwright.record import Key, Machine, Revision
 
 _REMEMBERED = 10_000
 """Deleted machines: more than a fleet loses while it is listed."""
 _NO_IMAGE: tuple[int, None] = (0, None)
 
 
-class Key(NamedTuple):
-    """Names a machine."""
-
-    namespace: str
-    name: str
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> Key:
-        """Of the machine that this metadata is of."""
-        return cls(metadata["namespace"], metadata["name"])
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """One BareMetalMachine, as last read."""
-
-    key: Key
-    uid: str
-    version: int
-    generation: int
-    created: str
-    spec: BareMetalMachineSpec
-    status: BareMetalMachineStatus
-    deleting: bool = False
-    force_delete: bool = False
-    finalizers: tuple[str, ...] = ()
-    held_as: str | None = None
-    """The uid that the record had when it was first held: its own, unless it comes from a backup of another."""
-    rack: str = ""
-    """Where it stands, as its label says; one rack for all that have none."""
-    evidence: Installed | None = None
-    locked_by: str | None = None
-    """Who set `spec.locked`, where the API server's field managers tell."""
-    stake: Stake = NO_STAKE
-    """What only one machine may have: its boot MAC address, and its BMC or a system behind one."""
-    shard_key: str = ""
-    """What puts it into a shard, by what is declared now (`assignment.shard_key`)."""
-    sharded_by: str | None = None
-    """What put it into the shard whose operator acts on it; None where none has yet."""
-    traits: frozenset[str] = frozenset()
-    """What it may be recognised by when it introduces itself: all of its network cards, its BMC, its serial number."""
-
-    @classmethod
-    def read(cls, item: Mapping[str, Any], before: Machine | None = None) -> Machine:
-        """From the API server's JSON; ValueError, with the field, for one that the schema should have refused.
-
-        Of an earlier version, what has the same generation is kept: most changes are our own, of status.
-        """
-        metadata = item["metadata"]
-        annotations = metadata.get("annotations") or {}
-        if before is not None and (before.uid, before.generation) != (metadata["uid"], metadata.get("generation")):
-            before = None
-        try:
-            spec = before.spec if before else BareMetalMachineSpec.model_validate(item.get("spec") or {})
-            status = BareMetalMachineStatus.model_validate(item.get("status") or {})
-            return cls(
-                key=before.key if before else Key.of(metadata),
-                uid=metadata["uid"],
-                version=int(metadata["resourceVersion"]),
-                generation=metadata.get("generation", 0),
-                created=metadata.get("creationTimestamp", ""),
-                spec=spec,
-                status=status,
-                deleting="deletionTimestamp" in metadata,
-                force_delete=annotations.get(FORCE_DELETE_ANNOTATION) == "true",
-                finalizers=tuple(metadata.get("finalizers") or ()),
-                held_as=annotations.get(RECORD_ANNOTATION),
-                rack=(metadata.get("labels") or {}).get(RACK_LABEL, ""),
-                evidence=_evidence(annotations.get(INSTALLED_ANNOTATION)),
-                locked_by=_manager_of_lock(metadata) if spec.locked else None,
-                shard_key=shard_key(metadata, spec),
-                sharded_by=annotations.get(SHARDED_BY_ANNOTATION),
-                stake=before.stake if before else _stake(spec),
-                traits=traits(_macs(spec, status), _bmc_host(spec), status.hardware),
-            )
-        except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise ValueError(f"{metadata['namespace']}/{metadata['name']}: {where} can't be read") from None
-
-    @property
-    def held(self) -> bool:
-        """Whether our finalizer is on it, and it says as which record."""
-        return FINALIZER in self.finalizers and (self.deleting or self.held_as is not None)
-
-    @property
-    def finalizers_of_others(self) -> list[str]:
-        """All but ours."""
-        return [each for each in self.finalizers if each != FINALIZER]
-
-    @property
-    def restored(self) -> bool:
-        """Whether it comes from a backup of another record."""
-        return self.held_as not in (None, self.uid)
-
-    @property
-    def precedence(self) -> tuple[bool, bool, str, str]:
-        """Sorts first whom a MAC address or BMC belongs to that two claim: who holds data, who is trusted, the older.
-
-        So a mistake in another record, however old, never reaches a machine that somebody uses; and a machine that
-        enlisted itself gives way to the record that somebody declares for it.
-        """
-        unused = self.status.installed is None and self.evidence is None
-        return unused, not self.spec.accepted, self.created, self.uid
-
-    @property
-    def is_new(self) -> bool:
-        """Whether it waits for somebody to accept it."""
-        return not self.deleting and not self.spec.accepted and self.status.phase in (None, Phase.NEW)
-
-    def known(self) -> Known:
-        """What tells which machine it is."""
-        status = self.status
-        return Known(
-            name=str(self.key),
-            uid=self.uid,
-            macs=_macs(self.spec, status),
-            bmc_host=_bmc_host(self.spec),
-            hardware=status.hardware,
-            in_use=status.installed is not None or self.evidence is not None or status.owner is not None,
-            is_new=self.is_new,
-        )
-
-    def boot(self) -> Boot | None:
-        """The boot that the machine's present operation asked for, if it has one."""
-        operation = self.status.operation
-        if operation is None or self.spec.boot_mac_address is None:
-            return None
-        return Boot(
-            machine_uid=self.uid,
-            namespace=self.key.namespace,
-            name=self.key.name,
-            operation_id=operation.id,
-            operation=operation.name,
-            attempt=operation.attempt,
-            macs=(self.spec.boot_mac_address,),
-            root_device=root_device(self.spec.storage.root_device_hints),
-            wants_inventory=wants_inspection(self.status),
-            goes_off=operation.name is OperationName.COMMISSION and moved_by_hand(self.spec),
-            agent_known=operation.step != Stage.BOOT_RAMDISK,
-        )
-
-    @property
-    def in_ramdisk(self) -> bool:
-        """Whether the present attempt wants the machine to boot the ramdisk, or to be in it."""
-        operation, phase = self.status.operation, self.status.phase
-        return operation is not None and phase is not Phase.DEPLOYED and operation.step in _IN_RAMDISK
-
-
 class Memory(NamedTuple):
-    """What was known at one time."""
+    """What was known at one time. It keeps no records, for while a busy fleet is listed most are written anew."""
 
-    machines: Mapping[Key, Machine]
+    machines: Mapping[Key, Revision]
     deleted: Collection[str]
     """Uids."""
     images: Mapping[str, int]
@@ -305,7 +132,8 @@ class Cache:
     def memory(self) -> Memory:
         """What is known now: something that is asked for afterwards isn't older."""
         images = {name: version for name, (version, _) in self._images.items()}
-        return Memory(dict(self._machines), frozenset(self._deleted), images)
+        machines = {key: machine.revision for key, machine in self._machines.items()}
+        return Memory(machines, frozenset(self._deleted), images)
 
     def undelete(self, uid: str) -> None:
         """A machine is there again that was deleted: the API server's store was restored from a backup."""
@@ -392,12 +220,6 @@ class Cache:
             event.set()
 
 
-def wants_inspection(status: BareMetalMachineStatus) -> bool:
-    """Whether the present operation begins with an inspection: a release does where nobody ever inspected."""
-    name = status.operation.name if status.operation is not None else None
-    return name is OperationName.COMMISSION or (name is OperationName.RELEASE and status.hardware is None)
-
-
 def _withdraw(key: Key, entries: Collection[str], index: dict[str, set[Key]]) -> None:
     """Take a machine out of an index."""
     for entry in entries:
@@ -405,44 +227,3 @@ def _withdraw(key: Key, entries: Collection[str], index: dict[str, set[Key]]) ->
         holders.discard(key)
         if not holders:
             index.pop(entry, None)
-
-
-def _macs(spec: BareMetalMachineSpec, status: BareMetalMachineStatus) -> frozenset[str]:
-    found = set(status.hardware.mac_addresses) if status.hardware is not None else set()
-    return frozenset(found | {spec.boot_mac_address} if spec.boot_mac_address else found)
-
-
-def _bmc_host(spec: BareMetalMachineSpec) -> str:
-    """The BMC's IP address, if spec names one."""
-    if spec.bmc is None:
-        return ""
-    with suppress(PowerError):
-        return bmc_host(parse(spec.bmc.address).host)
-    return ""
-
-
-def _stake(spec: BareMetalMachineSpec) -> Stake:
-    mac = frozenset({spec.boot_mac_address} if spec.boot_mac_address else ())
-    bmc = NO_STAKE
-    if spec.bmc is not None and not moved_by_hand(spec):
-        with suppress(PowerError):  # an address that can't be used is reported when it is used
-            bmc = stake(spec.bmc.address)
-    return Stake(mac | bmc.holds, mac | bmc.rivals)
-
-
-def _manager_of_lock(metadata: Mapping[str, Any]) -> str | None:
-    """The field manager that set `spec.locked`, like kubectl-patch or argocd-controller."""
-    for entry in metadata.get("managedFields") or ():
-        if "f:locked" in entry.get("fieldsV1", {}).get("f:spec", {}):
-            return str(entry.get("manager") or "") or None
-    return None
-
-
-def _evidence(annotation: str | None) -> Installed | None:
-    """What the annotation remembers; something unreadable is evidence that something was installed."""
-    if annotation is None:
-        return None
-    try:
-        return Installed.model_validate(json.loads(annotation))
-    except (ValueError, OverflowError, RecursionError):
-        return Installed(hostname="unknown")

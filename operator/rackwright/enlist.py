@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar, assert_never
 
 from rackwright.agent.strangers import Enlisted, Introduction, NotYet, TurnedAway, Welcome
 from rackwright.api import GROUP, VERSION
-from rackwright.cache import Cache, Key, Machine
+from rackwright.cache import Cache
 from rackwright.events import Events
 from rackwright.execute import INVENTORIES, MACHINES, inventory_of
 from rackwright.fence import Fenced, fenced
@@ -32,6 +32,7 @@ from rackwright.kube import Cluster, ClusterError, Conflict, Gone, Refused
 from rackwright.logs import Line
 from rackwright.metrics import Metrics, Outcome
 from rackwright.observe import NO_OPERATION, KeptInventory, Observer
+from rackwright.record import Key, Machine
 
 INVITATIONS = 3
 """How often within `INVITED_SECONDS` one network card is sent to the ramdisk: a machine whose ramdisk fails to load, or

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rackwright.api import GROUP, VERSION
-from rackwright.cache import Machine
 from rackwright.kube import Cluster, ClusterError, Gone
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.news import News, news, of_deed
 from rackwright.logs import Line
+from rackwright.record import Machine
 
 SAME_SECONDS = 3600.0
 _REMEMBERED = 10_000

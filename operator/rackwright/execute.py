@@ -20,7 +20,6 @@ from rackwright.api import FINALIZER, GROUP, INSTALLED_ANNOTATION, RECORD_ANNOTA
 from rackwright.api.inventory import HardwareInventoryReport
 from rackwright.api.machine import BootMode, Deployment, Installed, Operation
 from rackwright.bmcs import BMCs
-from rackwright.cache import Machine
 from rackwright.install import erase, rescue
 from rackwright.install.image import PREPARE_IMAGE, image_info
 from rackwright.install.phone_home import PATH as PHONE_HOME_PATH
@@ -37,6 +36,7 @@ from rackwright.logs import Line
 from rackwright.observe import KeptInventory, Observer
 from rackwright.power.port import BootTarget, PowerDriver, PowerError, PowerState
 from rackwright.power.settle import wait_for
+from rackwright.record import Machine
 from rackwright.secrets import Obstructed
 
 MACHINES = "baremetalmachines"

@@ -21,16 +21,14 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import BareMetalMachineStatus, Operation, OperationName, Phase
 from rackwright.lifecycle.steps import Stage
 from rackwright.lifecycle.world import Place
+from rackwright.record import Key, Machine
 from rackwright.rota import Rota, Spot, Waiter
-
-if TYPE_CHECKING:
-    from rackwright.cache import Key, Machine
 
 _LOADING = frozenset({Stage.POWER_OFF, Stage.BOOT_RAMDISK, Stage.WRITE_IMAGE})
 _AT_REST = frozenset({Phase.READY, Phase.ALLOCATED, Phase.DEPLOYED})

@@ -9,10 +9,10 @@ import logging
 
 from rackwright.api.conditions import Condition, ConditionType
 from rackwright.api.machine import BareMetalMachineStatus
-from rackwright.cache import Machine
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Action
 from rackwright.logs import Line
+from rackwright.record import Machine
 
 _BAD = ((ConditionType.STALLED, "True"), (ConditionType.BMC_REACHABLE, "False"))
 """Conditions that call upon somebody, and how they stand then."""

@@ -30,7 +30,7 @@ from rackwright.api.machine import (
     RescueEnvironment,
 )
 from rackwright.bmcs import BMCs, Reading
-from rackwright.cache import Cache, Machine
+from rackwright.cache import Cache
 from rackwright.install import erase, rescue
 from rackwright.install.faults import Doing, explain
 from rackwright.install.image import left_behind, misfit, root_disk
@@ -40,6 +40,7 @@ from rackwright.kube import Cluster
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
 from rackwright.lifecycle.guards import gates_closed, retry_not_due
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy, Seen, World
+from rackwright.record import Machine
 from rackwright.secrets import Obstructed, Secrets
 from rackwright.user_data import UserData
 

@@ -30,24 +30,24 @@ from time import monotonic
 from typing import Any, assert_never
 
 from rackwright import fence, journal
-from rackwright.agent.tokens import Tokens, matches
 from rackwright.api import SHARDED_BY_ANNOTATION
-from rackwright.api.machine import BareMetalMachineStatus, OperationName
-from rackwright.cache import Cache, Key, Machine, wants_inspection
+from rackwright.api.machine import BareMetalMachineStatus
+from rackwright.cache import Cache
 from rackwright.events import Events
 from rackwright.execute import MACHINES, AskedToShutDown, Executor, NotNow
 from rackwright.fence import Fenced, fenced
-from rackwright.install.phone_home import PhoneHome
 from rackwright.kube import Cluster, ClusterError, Conflict, Gone
 from rackwright.lanes import ON_BEHALF_OF
 from rackwright.lifecycle.decide import Decision, after_asking, after_fault, after_refusal, decide
-from rackwright.lifecycle.steps import Action, LetGo, Stage
+from rackwright.lifecycle.steps import Action, LetGo
 from rackwright.lifecycle.world import Blame, Fault, World
 from rackwright.logs import Line
 from rackwright.metrics import Metrics, Result
 from rackwright.observe import Observer
 from rackwright.queue import WorkQueue
+from rackwright.record import Key, Machine, Revision
 from rackwright.shards import Jurisdiction, Ours, Theirs, ToBeMoved
+from rackwright.status_patch import status_patch
 
 CONFLICT_SECONDS = 0.2
 FIRST_RETRY_SECONDS = 1.0
@@ -147,7 +147,7 @@ class Reconciler:
         for key in affected:
             self._queue.wake(key, can_wait=listed)
 
-    def seen_after(self, known: Machine | None, item: Mapping[str, Any], *, listed: bool = False) -> None:
+    def seen_after(self, known: Revision | None, item: Mapping[str, Any], *, listed: bool = False) -> None:
         """Take in what was asked for when `known` was known already.
 
         The API server answers with what it has by then. If that is older all the same, its store was restored from a
@@ -155,9 +155,10 @@ class Reconciler:
         known of the machine is forgotten then, as by an operator that was started anew.
         """
         uid, version = item["metadata"]["uid"], int(item["metadata"]["resourceVersion"])
-        if known is not None and version < known.version and self._cache.get(known.key) is known:
-            _log.warning(Line("its record is older than it was: the API server's store went back", machine=known.key))
-            self.gone(known, deleted=False)
+        machine = self._cache.get(Key.of(item["metadata"]))
+        if known is not None and version < known.version and machine is not None and machine.revision == known:
+            _log.warning(Line("its record is older than it was: the API server's store went back", machine=machine.key))
+            self.gone(machine, deleted=False)
             self._cache.undelete(uid)
             self._observer.listens_to(uid)
         self.seen(item, listed=listed)
@@ -289,7 +290,7 @@ class Reconciler:
 
     async def _read_again(self, key: Key, error: ClusterError) -> float | None:
         """Somebody wrote in between: take in what it is now, without waiting for a watch that may have stopped."""
-        known = self._cache.get(key)
+        before = self._cache.get(key)
         try:
             item = await self._cluster.get(MACHINES, *key)
         except ClusterError:
@@ -298,7 +299,7 @@ class Reconciler:
             if (known := self._cache.get(key)) is not None:
                 self.gone(known)
             return None
-        self.seen_after(known, item)
+        self.seen_after(before.revision if before is not None else None, item)
         return self._later(key, CONFLICT_SECONDS if isinstance(error, Conflict) else FIRST_RETRY_SECONDS)
 
     def _later(self, key: Key, first: float = FIRST_RETRY_SECONDS) -> float:
@@ -424,7 +425,7 @@ class Reconciler:
         status = decision.status
         if progress is not None and progress.status.power is status.power is not machine.status.power:
             status = status.model_copy(update={"powered_at": progress.status.powered_at})  # seen then, told now
-        if status == machine.status or not (changes := _changes(_stored(machine.status), _wire(status))):
+        if status == machine.status or not (changes := status_patch(machine.status, status)):
             return
         body = {"metadata": {"resourceVersion": str(machine.version), "uid": machine.uid}, "status": changes}
         self._writing.add(machine.key)
@@ -440,95 +441,3 @@ class Reconciler:
         finally:
             self._writing.discard(machine.key)
         await self._events.tell(machine, decision)
-
-    # --- what the HTTP server waits for --------------------------------------------------------------------------
-
-    async def inspection_kept(self, uid: str) -> bool:
-        """Return True when the machine's inspection is in the cluster."""
-        return await self._until(uid, _past_inspection) is not None
-
-    async def first_boot_recorded(self, uid: str, operation_id: str) -> bool:
-        """Return True when the installed system's report is in the cluster, False when its attempt was given up."""
-        status = await self._until(uid, lambda now: _reported(now) == operation_id or not _doing(now, operation_id))
-        return status is not None and _reported(status) == operation_id
-
-    async def _until(self, uid: str, holds: Callable[[BareMetalMachineStatus], bool]) -> BareMetalMachineStatus | None:
-        """The first status that is so; None if the machine vanishes before."""
-        while (machine := self._cache.with_uid(uid)) is not None:
-            if holds(machine.status):
-                return machine.status
-            await self._cache.changed(uid)
-        return None
-
-
-class FirstBoots:
-    """What the phone-home route asks and tells (`install.phone_home.FirstBoots`).
-
-    Status remembers who has called, so that an operator that was restarted meanwhile still knows.
-    """
-
-    def __init__(self, cache: Cache, tokens: Tokens, observer: Observer, reconciler: Reconciler) -> None:
-        self._cache = cache
-        self._tokens = tokens
-        self._observer = observer
-        self._reconciler = reconciler
-
-    def expected(self, uid: str) -> str | None:
-        """The operation whose system may call: the present one, or the one whose system is recorded."""
-        machine = self._cache.with_uid(uid)
-        if machine is None:
-            return None
-        operation = machine.status.operation
-        if operation is not None and operation.name is OperationName.DEPLOY:
-            return operation.id
-        return _reported(machine.status)
-
-    def admits(self, uid: str, operation_id: str, token: str) -> bool:
-        """Whether this is the token of this operation's first boot."""
-        return matches(self._tokens.for_first_boot(uid, operation_id), token)
-
-    async def received(self, uid: str, report: PhoneHome) -> bool:
-        """Have it recorded; True once it is."""
-        self._observer.reported(uid, report)
-        self._reconciler.wake(uid)
-        return await self._reconciler.first_boot_recorded(uid, report.operation_id)
-
-
-def _past_inspection(status: BareMetalMachineStatus) -> bool:
-    operation = status.operation
-    return (
-        operation is None
-        or not wants_inspection(status)
-        or operation.step not in (Stage.START, Stage.POWER_OFF, Stage.BOOT_RAMDISK)
-    )
-
-
-def _reported(status: BareMetalMachineStatus) -> str | None:
-    """The attempt whose system has reported, if what is installed is one of ours and has come up."""
-    return status.installed.operation if status.installed is not None else None
-
-
-def _doing(status: BareMetalMachineStatus, operation_id: str) -> bool:
-    return status.operation is not None and status.operation.id == operation_id
-
-
-def _wire(status: BareMetalMachineStatus) -> dict[str, Any]:
-    return status.model_dump(by_alias=True, mode="json", exclude_none=True)
-
-
-def _stored(status: BareMetalMachineStatus) -> dict[str, Any]:
-    """What was read, without what is merely the default: the record doesn't say that yet."""
-    return status.model_dump(by_alias=True, mode="json", exclude_none=True, exclude_unset=True)
-
-
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON merge patch (RFC 7396) that turns one into the other; empty if they are the same."""
-    patch: dict[str, Any] = {name: None for name in before if name not in after}
-    for name, value in after.items():
-        was = before.get(name)
-        if isinstance(was, Mapping) and isinstance(value, Mapping):
-            if nested := _changes(was, value):
-                patch[name] = nested
-        elif was != value:
-            patch[name] = value
-    return patch

@@ -16,10 +16,9 @@ from bisect import bisect_left, insort
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from rackwright.cache import Key
+from rackwright.record import Key
 
 
 class Waiter(NamedTuple):

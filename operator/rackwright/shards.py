@@ -25,10 +25,10 @@ from typing import Any, TypeAlias
 
 from rackwright.api import GROUP
 from rackwright.assignment import Holders, Plan, asks_for, excess, gives_up, shard_of
-from rackwright.cache import Machine
 from rackwright.fence import Mandate
 from rackwright.kube import Cluster, ClusterError
 from rackwright.lease import WANTED, Leadership, Sighting, Terms
+from rackwright.record import Machine
 
 LEASE = "rackwright"
 """Of shard 0; the others' end in their number."""

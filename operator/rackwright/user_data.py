@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from rackwright.agent.tokens import Tokens
 from rackwright.api.machine import Deployment, UserDataSecretRef
-from rackwright.cache import Machine
 from rackwright.install.user_data import problem_with
 from rackwright.lifecycle.world import Blame, Fault
+from rackwright.record import Machine
 from rackwright.secrets import Name, Obstructed, Secrets
 
 NONE = b""

@@ -28,13 +28,13 @@ from rackwright.api.machine import (
     Phase,
     Power,
 )
-from rackwright.cache import wants_inspection
 from rackwright.install.image import left_behind, root_disk
 from rackwright.lifecycle import decide, steps
 from rackwright.lifecycle.by_hand import assumed_power, moved_by_hand
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Action, Stage
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy, Seen, World
+from rackwright.record import wants_inspection
 
 START = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 HARDWARE = HardwareSummary(cpus=8, memory_mib=32768, disks=len(DISKS), disk_gib=960, nics=2)

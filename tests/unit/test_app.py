@@ -12,10 +12,10 @@ import pytest
 
 from rackwright import app
 from rackwright.agent.tokens import Tokens
-from rackwright.cache import Machine
 from rackwright.kube import Refused, Secret, Unavailable, Unidentified
 from rackwright.metrics import Metrics
 from rackwright.netboot.script import RamdiskSettings
+from rackwright.record import Machine
 from rackwright.shards import Ours
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from rackwright.api.machine import BareMetalMachineStatus, Power, SecretRef
 from rackwright.bmcs import BMCs
-from rackwright.cache import Machine
 from rackwright.kube import Secret
 from rackwright.lanes import RANK, Rank
 from rackwright.power.connect import Connections
 from rackwright.power.port import Endpoint, FaultClass, PowerError, PowerState
+from rackwright.record import Machine
 from rackwright.secrets import Name
 
 POLL = timedelta(minutes=5)

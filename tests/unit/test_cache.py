@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from rackwright.api.image import OperatingSystemImageSpec
-from rackwright.cache import Cache, Key, Machine
+from rackwright.cache import Cache
 from rackwright.lanes import Lane
+from rackwright.record import Key, Machine
 
 MAC = "52:54:00:00:00:07"
 OTHER_MAC = "52:54:00:00:00:08"

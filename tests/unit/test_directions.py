@@ -17,12 +17,13 @@ from rackwright import server
 from rackwright.agent.api import AgentAPI
 from rackwright.agent.sessions import Sessions
 from rackwright.agent.tokens import Tokens
-from rackwright.cache import Cache, Machine
+from rackwright.cache import Cache
 from rackwright.directions import Directions
 from rackwright.kube import Unavailable
 from rackwright.netboot.api import BootScripts
 from rackwright.netboot.files import Files
 from rackwright.netboot.script import RamdiskSettings
+from rackwright.record import Machine
 
 HERE, THERE = "http://10.0.0.1:8080", "http://10.0.0.2:8080"
 

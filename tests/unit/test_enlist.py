@@ -14,11 +14,12 @@ from tests.unit.test_cache import item
 
 from rackwright import enlist
 from rackwright.agent.strangers import Enlisted, NotYet, TurnedAway, Welcome
-from rackwright.cache import Cache, Key, Machine
+from rackwright.cache import Cache
 from rackwright.enlist import INVITATIONS, Enlister, EnlistmentSettings
 from rackwright.kube import ClusterError, Conflict, Gone, Refused, Unavailable
 from rackwright.metrics import Metrics
 from rackwright.observe import KeptInventory
+from rackwright.record import Key, Machine
 
 NAMESPACE = "rack-a"
 CARD, SECOND_CARD, STRANGE_CARD = "52:54:00:aa:00:01", "52:54:00:aa:00:02", "52:54:00:aa:00:99"

@@ -11,12 +11,12 @@ import pytest
 from tests.unit.lifecycle.worlds import attempt, declared, installed, power_off, power_on, world
 
 from rackwright.api.machine import OperationName, Phase
-from rackwright.cache import Machine
 from rackwright.events import Events
 from rackwright.kube import Gone
 from rackwright.lifecycle.decide import Decision, after_fault, decide
 from rackwright.lifecycle.steps import Stage
 from rackwright.lifecycle.world import Blame, Fault
+from rackwright.record import Machine
 
 SILENT = Fault(Blame.BMC, "BMCUnreachable", "The BMC is silent.")
 MACHINE = Machine.read(

@@ -12,11 +12,11 @@ from rackwright.agent.client import AgentError, AgentFault
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api.image import OperatingSystemImageSpec
-from rackwright.cache import Machine
 from rackwright.execute import Executor, Means, NotNow
 from rackwright.lifecycle.steps import PowerOff, PowerOn, WriteImage
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.power.port import FaultClass, PowerError
+from rackwright.record import Machine
 
 RECORDED, OTHER = f"sha256:{'ab' * 32}", f"sha256:{'cd' * 32}"
 DISK = "DISK1"

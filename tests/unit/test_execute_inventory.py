@@ -12,11 +12,11 @@ from tests.unit.agent.world import MAC, UID, boot
 
 from rackwright.agent.sessions import Sessions
 from rackwright.agent.tokens import Tokens
-from rackwright.cache import Machine
 from rackwright.execute import Executor, Means
 from rackwright.lifecycle.steps import KeepInventory
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.power.port import FaultClass, PowerError
+from rackwright.record import Machine
 from rackwright.secrets import Obstructed
 
 AT = "2026-01-01T00:00:00Z"

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from rackwright.agent.tokens import Tokens
-from rackwright.cache import Cache, Machine
+from rackwright.cache import Cache
 from rackwright.install.phone_home import PhoneHome
-from rackwright.queue import WorkQueue
-from rackwright.reconcile import FirstBoots, Reconciler
-from rackwright.shards import Ours
+from rackwright.record import Machine
+from rackwright.recorded import FirstBoots
 
 AT = "2026-01-01T00:00:00Z"
 REPORT = PhoneHome("op-1", "node-07.example", "10.0.0.107", ())
@@ -34,16 +33,7 @@ class Operator:
 
     def __init__(self, status: dict[str, Any]) -> None:
         self.cache, self.version, self.reported_to_loop = Cache(), 0, False
-        self.reconciler = Reconciler(
-            cluster=self,  # type: ignore[arg-type]
-            cache=self.cache,
-            queue=WorkQueue(),
-            observer=self,  # type: ignore[arg-type]
-            executor=self,  # type: ignore[arg-type]
-            events=self,  # type: ignore[arg-type]
-            jurisdiction=lambda _: Ours(lambda: True),
-        )
-        self.first_boots = FirstBoots(self.cache, Tokens(b"k" * 32), self, self.reconciler)  # type: ignore[arg-type]
+        self.first_boots = FirstBoots(self.cache, Tokens(b"k" * 32), self.tell)
         self.becomes(status)
 
     def becomes(self, status: dict[str, Any]) -> None:
@@ -52,7 +42,7 @@ class Operator:
         metadata = {"namespace": "rack-a", "name": "node-07", "uid": "uid", "resourceVersion": str(self.version)}
         self.cache.put(Machine.read({"metadata": metadata, "spec": {"accepted": False}, "status": status}))
 
-    def reported(self, _uid: str, _report: PhoneHome) -> None:
+    def tell(self, _uid: str, _report: PhoneHome) -> None:
         self.reported_to_loop = True
 
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rackwright.cache import Cache, Key, Machine
+from rackwright.cache import Cache
 from rackwright.installs import Capacity, Installations, Installs
 from rackwright.lifecycle.world import Place
+from rackwright.record import Key, Machine
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 AT = "2026-01-01T08:00:00Z"

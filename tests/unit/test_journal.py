@@ -10,10 +10,10 @@ from tests.unit.test_cache import machine
 
 from rackwright import journal
 from rackwright.api.machine import OperationName, Phase
-from rackwright.cache import Machine
 from rackwright.lifecycle.decide import after_fault, decide
 from rackwright.lifecycle.steps import Action, Stage
 from rackwright.lifecycle.world import Blame, Fault, Seen, World
+from rackwright.record import Machine
 
 UNREACHABLE = Fault(Blame.BMC, "BMCUnreachable", "The BMC at 10.0.0.7 does not answer.")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from rackwright.cache import Key
 from rackwright.logs import JSONLines, Line
+from rackwright.record import Key
 
 KEY = Key("rack-a", "node-07")
 STEP = Line("so it goes", machine=KEY, step="PowerOff", reason="Restarting", was=None)

@@ -15,7 +15,7 @@ from tests.unit.agent.world import boot
 
 from rackwright.agent.sessions import Sessions
 from rackwright.api.machine import Power
-from rackwright.cache import Cache, Key, Machine
+from rackwright.cache import Cache
 from rackwright.execute import SECOND_THOUGHT_SECONDS, UNRECORDED_SECONDS, AskedToShutDown, Executor, Means
 from rackwright.lanes import ON_BEHALF_OF, Lane
 from rackwright.lifecycle.steps import PowerOff
@@ -24,6 +24,7 @@ from rackwright.metrics import Metrics
 from rackwright.power.port import PowerState
 from rackwright.queue import WorkQueue
 from rackwright.reconcile import Reconciler
+from rackwright.record import Key, Machine
 from rackwright.shards import Ours
 
 GRACE = 60.0

@@ -28,12 +28,13 @@ from rackwright.api.machine import (
     RootDeviceHints,
 )
 from rackwright.bmcs import Reading
-from rackwright.cache import Cache, Machine
+from rackwright.cache import Cache
 from rackwright.install.faults import Doing
 from rackwright.install.phone_home import PhoneHome
 from rackwright.installs import Capacity
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Place, Policy
 from rackwright.observe import KeptInventory, Observer
+from rackwright.record import Machine
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AT = "2026-01-01T00:00:00Z"

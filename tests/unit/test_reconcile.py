@@ -12,13 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.unit.simulated.rack import merged
 
 from rackwright import fence
 from rackwright.api.machine import BareMetalMachineSpec, HardwareSummary, Phase, Power
-from rackwright.cache import Cache, Key, Machine
+from rackwright.cache import Cache
 from rackwright.execute import NotNow
 from rackwright.installs import Capacity
 from rackwright.kube import Conflict, Gone, Unavailable
@@ -28,7 +26,8 @@ from rackwright.lifecycle.steps import Action
 from rackwright.lifecycle.world import Agent, Blame, CommandState, Fault, Seen, World
 from rackwright.metrics import Result
 from rackwright.queue import WorkQueue
-from rackwright.reconcile import Reconciler, _changes
+from rackwright.reconcile import Reconciler
+from rackwright.record import Key, Machine
 from rackwright.shards import Jurisdiction, Ours, Theirs, ToBeMoved
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,32 +35,6 @@ KEY = Key("rack-a", "node-07")
 SPEC = {"allocation": {"owner": "search"}, "deployment": {"image": "debian-12"}}
 READY = {"phase": "Ready", "observedGeneration": 1}
 DEPLOYED = {"phase": "Deployed", "observedGeneration": 2, "owner": "search", "installed": {"image": "debian-12"}}
-
-# --- the patch ----------------------------------------------------------------------------------------------------
-
-VALUES = st.recursive(
-    st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=4),
-    max_leaves=12,
-)
-OBJECTS = st.dictionaries(st.sampled_from("abcd"), VALUES, max_size=4)
-"""JSON objects without null, as status is stored."""
-
-
-@given(OBJECTS, OBJECTS)
-def test_the_patch_turns_what_was_into_what_is(before: dict[str, Any], after: dict[str, Any]) -> None:
-    assert merged(before, _changes(before, after)) == after
-
-
-@given(OBJECTS)
-def test_what_stayed_the_same_is_no_patch(value: dict[str, Any]) -> None:
-    assert _changes(value, copy.deepcopy(value)) == {}
-
-
-@given(OBJECTS, OBJECTS)
-def test_the_patch_names_nothing_that_stayed_the_same(before: dict[str, Any], after: dict[str, Any]) -> None:
-    assert not [name for name in _changes(before, after) if name in before and before.get(name) == after.get(name)]
-
 
 # --- a pass -------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rackwright.cache import Key
+from rackwright.record import Key
 from rackwright.rota import Rota, Spot, Waiter
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -16,9 +16,9 @@ from tests.unit.test_cache import item
 
 from rackwright import shards as module
 from rackwright.assignment import Plan
-from rackwright.cache import Machine
 from rackwright.kube import Conflict, Unavailable
 from rackwright.lease import Terms
+from rackwright.record import Machine
 from rackwright.shards import Ours, Shards, Theirs, ToBeMoved, lease_name
 
 QUICK = Terms(duration=1.0, deadline=0.6, period=0.1)

@@ -8,8 +8,8 @@ import pytest
 from tests.unit.agent.world import UID
 
 from rackwright.agent.tokens import Tokens
-from rackwright.cache import Machine
 from rackwright.kube import Secret
+from rackwright.record import Machine
 from rackwright.secrets import Name
 from rackwright.user_data import LOOK_SECONDS, UserData
 

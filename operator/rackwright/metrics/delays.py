@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rackwright.cache import Machine
+from rackwright.record import Machine
 
 Clock = Callable[[], float]
 

@@ -25,7 +25,6 @@ from prometheus_client.registry import Collector
 
 from rackwright import __version__
 from rackwright.api.machine import BareMetalMachineStatus, HistoryEntry
-from rackwright.cache import Machine
 from rackwright.census import Census
 from rackwright.installs import Installations
 from rackwright.lifecycle.decide import Decision
@@ -35,6 +34,7 @@ from rackwright.metrics.families import OTHER, REASONS, Family, Outcome, Result
 from rackwright.metrics.fleet import Fleet
 from rackwright.power.port import FaultClass
 from rackwright.power.traffic import Exchanges
+from rackwright.record import Machine
 
 PATH = "/metrics"
 T = TypeVar("T", Counter, Histogram)

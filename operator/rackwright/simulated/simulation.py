@@ -14,12 +14,12 @@ from rackwright.agent.client import Agent, AgentClient
 from rackwright.agent.sessions import Session
 from rackwright.agent.tokens import Tokens
 from rackwright.api.machine import OperationName, Phase, Power
-from rackwright.cache import Machine as Record
 from rackwright.install.phone_home import PATH as PHONE_HOME_PATH
 from rackwright.lifecycle.steps import Stage
 from rackwright.power.address import SIMULATED
 from rackwright.power.line import Line
 from rackwright.power.port import Endpoint, Limits, PowerDriver
+from rackwright.record import Machine as Record
 from rackwright.simulated.behaviour import behaviour
 from rackwright.simulated.bmc import SimulatedBMC
 from rackwright.simulated.machine import Machine, Network

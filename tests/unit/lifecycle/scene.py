@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from tests.property.rig import HARDWARE, SILENT, Rig
 
 from rackwright.api.machine import BareMetalMachineStatus, Phase, RescueEnvironment
-from rackwright.cache import wants_inspection
 from rackwright.install.faults import Doing, explain
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Action
 from rackwright.lifecycle.world import Agent, CommandState, Fault, World
+from rackwright.record import wants_inspection
 
 SERIALS = {"/dev/sda": "S3V1A", "/dev/sdb": "S3V1B"}
 DIES = "[Errno 5] Input/output error"

@@ -20,9 +20,9 @@ from tests.unit.lifecycle.scene import Scene
 from tests.unit.lifecycle.worlds import declared
 
 from rackwright.api.machine import BareMetalMachineSpec
-from rackwright.cache import Key, Machine
 from rackwright.events import Events
 from rackwright.lifecycle.steps import Action, Bookkeeping, Hold, Pause, Rest
+from rackwright.record import Key, Machine
 
 logging.getLogger("rackwright").addHandler(logging.NullHandler())  # what is logged of it is no part of the story
 

@@ -17,7 +17,7 @@ from lab.paths import REPOSITORY
 from rackwright import __version__
 from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import OperationName, Phase
-from rackwright.cache import Cache, Machine
+from rackwright.cache import Cache
 from rackwright.census import UNDECIDED
 from rackwright.installs import Installations
 from rackwright.lifecycle.decide import Decision
@@ -36,6 +36,7 @@ from rackwright.metrics.families import (
 from rackwright.power.connect import DRIVERS
 from rackwright.power.port import FaultClass
 from rackwright.power.traffic import Exchanges
+from rackwright.record import Machine
 
 FLEET = 10_000
 ACCEPTS_OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75"

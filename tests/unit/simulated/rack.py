@@ -13,10 +13,10 @@ from tests.unit.simulated.virtual import EPOCH
 from rackwright.agent.tokens import Tokens
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.app import Operator, Settings
-from rackwright.cache import Machine as Record
 from rackwright.kube import Conflict, Secret
 from rackwright.metrics import Metrics
 from rackwright.netboot.script import RamdiskSettings
+from rackwright.record import Machine as Record
 from rackwright.shards import Ours
 from rackwright.simulated.machine import Machine
 
