@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -54,8 +55,12 @@ class Address:
         return f"{self.scheme}://{self.authority}{self.path}{'?' if self.query else ''}{self.query}"
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Address:
-    """Read an address as `spec.bmc.address` has it; raises `PowerError` (UNSUPPORTED) for what isn't one."""
+    """Read an address as `spec.bmc.address` has it; raises `PowerError` (UNSUPPORTED) for what isn't one.
+
+    One that was read lately is known: each version of a record has its own again.
+    """
     try:
         parts = urlsplit(text.strip())
         port = parts.port
