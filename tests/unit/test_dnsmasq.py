@@ -66,6 +66,14 @@ def test_firmware_that_boots_over_http_is_given_a_url_and_the_class_it_insists_o
     assert "dhcp-option-force=tag:!ipxe,tag:efi-x64-http,60,HTTPClient" in lines(OURS)
 
 
+def test_as_many_leases_may_be_given_out_as_there_are_addresses() -> None:
+    assert "dhcp-lease-max=100" in lines(OURS)
+    wide = IPv4Network("10.0.0.0/16")
+    leases = Leases(IPv4Address("10.0.1.0"), IPv4Address("10.0.20.255"), wide, "/run/leases")
+    assert f"dhcp-lease-max={20 * 256}" in lines(replace(OURS, addressing=leases))
+    assert not any(line.startswith("dhcp-lease-max") for line in lines(THEIRS))
+
+
 def test_a_network_that_leads_nowhere_has_no_router_and_no_dns() -> None:
     assert "dhcp-option=option:router" in lines(OURS)
     assert "dhcp-option=option:dns-server" in lines(OURS)

@@ -148,6 +148,7 @@ def _leases(leases: Leases) -> Iterator[str]:
     yield "dhcp-ignore-names"
     yield f"dhcp-leasefile={leases.lease_file}"
     yield f"dhcp-range={leases.first},{leases.last},{leases.network.netmask},1h"
+    yield f"dhcp-lease-max={int(leases.last) - int(leases.first) + 1}"  # Else 1,000, however long the range is.
     # An option without a value is not sent; without the line dnsmasq would name itself.
     yield ",".join(["dhcp-option=option:router", *([str(leases.router)] if leases.router else [])])
     yield ",".join(["dhcp-option=option:dns-server", *map(str, leases.dns)])
