@@ -113,9 +113,12 @@ FORBIDDEN: tuple[tuple[str, dict[str, Any]], ...] = (
     ("spec.bmc,", {"spec": {"bmc": None, "allocation": {"owner": "me"}, "deployment": {"existing": True}}}),
     ("spec.bootMACAddress", {"spec": {"bootMACAddress": "52:54:00:10:00:66"}}),
     ("spec.accepted", {"spec": {"accepted": False}}),
+    ("spec.locked", {"spec": {"locked": True}}),
     ("spec.release.erase", {"spec": {"release": {"erase": "None"}}}),
     ("metal.rackwright.io/", {"metadata": {"annotations": {"metal.rackwright.io/force-delete": "true"}}}),
     ("metal.rackwright.io/", {"metadata": {"annotations": {"metal.rackwright.io/record": None}}}),
+    ("metal.rackwright.io/rack", {"metadata": {"labels": {"metal.rackwright.io/rack": "elsewhere"}}}),
+    ("metal.rackwright.io/shard", {"metadata": {"labels": {"metal.rackwright.io/shard": "7"}}}),
 )
 """What is for administrators alone, by what the refusal names."""
 
@@ -135,6 +138,25 @@ def test_tenants_deploy_and_leave_what_a_machine_is_to_others(change: Patch) -> 
     assert taken.returncode == 0, taken.stderr
     given_back = change(TENANT, spec={"allocation": None, "deployment": None})
     assert given_back.returncode == 0, given_back.stderr
+
+
+@pytest.mark.usefixtures("policy")
+@pytest.mark.parametrize(
+    ("fault", "mended"),
+    [
+        ({"release": {"fault": {"summary": "it is slow"}}}, {"release": {"fault": None}}),
+        ({"broken": {"reason": "DIMM A3"}}, {"broken": None}),
+    ],
+    ids=["a report", "a mark"],
+)
+def test_tenants_tell_of_a_fault_and_others_say_that_it_is_mended(
+    change: Patch, fault: dict[str, Any], mended: dict[str, Any]
+) -> None:
+    told = change(TENANT, spec=fault)
+    assert told.returncode == 0, told.stderr
+    assert "rackwright-admins" in change(TENANT, spec=mended).stderr
+    taken = change(ADMINISTRATOR, spec=mended)
+    assert taken.returncode == 0, taken.stderr
 
 
 @pytest.mark.usefixtures("policy")
