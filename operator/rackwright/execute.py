@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, assert_never
 
-from rackwright.agent.client import AgentError, AgentFault
+from rackwright.agent.client import AgentError, AgentFault, CommandStatus
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api import FINALIZER, GROUP, INSTALLED_ANNOTATION, RECORD_ANNOTATION, VERSION
@@ -21,11 +21,12 @@ from rackwright.api.inventory import HardwareInventoryReport
 from rackwright.api.machine import BootMode, Deployment, Installed, Operation
 from rackwright.bmcs import BMCs
 from rackwright.install import erase, rescue
-from rackwright.install.image import PREPARE_IMAGE, image_info
+from rackwright.install.faults import Doing, explain
+from rackwright.install.image import PREPARE_IMAGE, image_info, root_device
 from rackwright.install.phone_home import PATH as PHONE_HOME_PATH
 from rackwright.install.seed import Seed, config_drive
 from rackwright.install.sentences import names_secret
-from rackwright.install.steps import EXECUTE_CLEAN_STEP, JSON, node
+from rackwright.install.steps import EXECUTE_CLEAN_STEP, JSON, TELL_NODE, node
 from rackwright.inventory import report
 from rackwright.kube import Cluster, Gone
 from rackwright.lifecycle import steps
@@ -51,6 +52,8 @@ ERASE_SETTINGS: Mapping[str, JSON] = {
 """How the agent's own erase methods are to work."""
 SYNC_SECONDS = 60.0
 """How long the ramdisk may take to write out what it has buffered."""
+TELL_SECONDS = 60.0
+"""How long the agent may take to hear which disk to write to: it asks each of its hardware managers for steps."""
 UNRECORDED_SECONDS = 5.0
 """A system that shuts down within this costs no write; one that takes longer is asked twice if we vanish before."""
 SECOND_THOUGHT_SECONDS = 15.0
@@ -239,8 +242,18 @@ class Executor:
             return NotNow()  # it changed since it was recorded what is written: another pass records the new one first
         info = image_info(image, uid=machine.uid, boot_mode=machine.spec.boot_mode)
         drive = await asyncio.to_thread(config_drive, seed)
+        await self._tell_node(machine)
         await self._start(machine, PREPARE_IMAGE, {"image_info": info, "configdrive": drive})
         return None
+
+    async def _tell_node(self, machine: Machine) -> None:
+        """Have the agent go by the root device hints that the disk was chosen by."""
+        told = node(machine.uid, root_device=root_device(machine.spec.storage.root_device_hints))
+        agent = self._observer.client(machine, self._session(machine))
+        answer = await agent.run(TELL_NODE, {"node": told, "ports": []}, TELL_SECONDS)
+        if answer.status is not CommandStatus.SUCCEEDED:
+            said = {"type": answer.error_type, "details": answer.error or answer.status.value}
+            raise Obstructed(explain(said, Doing.WRITE_IMAGE))
 
     async def _seed(self, machine: Machine, deployment: Deployment, operation: Operation) -> Seed:
         token = self._tokens.for_first_boot(machine.uid, operation.id)

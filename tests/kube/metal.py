@@ -74,6 +74,7 @@ CALLS = {
 COMMANDS = {
     "standby.sync": Told.LEAVE,
     "standby.power_off": Told.LEAVE,
+    "deploy.get_deploy_steps": Told.NODE,
     "standby.prepare_image": Told.WRITE,
     "erase_disks": Told.ERASE,
     "open_rescue": Told.OPEN_RESCUE,
@@ -550,6 +551,8 @@ class Ramdisk:
             case "standby.power_off":
                 command |= {"command_status": "SUCCEEDED", "command_result": {"result": "power_off: None"}}
                 await self._machine.power_itself_off()
+            case "deploy.get_deploy_steps":
+                command |= {"command_status": "SUCCEEDED", "command_result": {"deploy_steps": {}}}
             case "standby.prepare_image":
                 self._go(command, self._write(asked["params"]))
             case "clean.execute_clean_step" if asked["params"]["step"]["step"] == "erase_disks":

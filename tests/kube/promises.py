@@ -30,6 +30,7 @@ class Told(Enum):
     SWITCH_ON = "to switch on"
     SWITCH_OFF = "to switch off"
     LEAVE = "to leave the ramdisk"
+    NODE = "which disk to write to"
     WRITE = "to write an image"
     ERASE = "to erase its disks"
     OPEN_RESCUE = "to open the rescue environment"
@@ -43,7 +44,7 @@ ANNOUNCED = {
     "PowerOff": ENDED,
     "PowerOn": STARTED,
     "BootRamdisk": {Told.BOOT_NETWORK, Told.SWITCH_ON} | ENDED,
-    "WriteImage": {Told.WRITE},
+    "WriteImage": {Told.NODE, Told.WRITE},
     "EraseDisks": {Told.ERASE},
     "OpenRescue": {Told.OPEN_RESCUE},
     "BootDisk": ENDED | {Told.BOOT_DISK, Told.SWITCH_ON},

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from rackwright.agent.client import AgentError, AgentFault
+from rackwright.agent.client import AgentError, AgentFault, Command, CommandStatus
 from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.execute import Executor, Means, NotNow
+from rackwright.install.steps import TELL_NODE
 from rackwright.lifecycle.steps import PowerOff, PowerOn, WriteImage
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.power.port import FaultClass, PowerError
@@ -25,13 +26,13 @@ USER_DATA, EDITED = "k:recorded", "k:edited"
 AT = "2026-01-01T08:00:00Z"
 
 
-def machine() -> Machine:
+def machine(**spec: Any) -> Machine:
     """One that is about to have an image written, which its status says."""
     operation = {"id": "op-1", "name": "Deploy", "step": "WriteImage", "beganAt": AT, "startedAt": AT, "deadline": AT}
     return Machine.read(
         {
             "metadata": {"namespace": "rack-a", "name": "node-07", "uid": "uid", "resourceVersion": "1"},
-            "spec": {"allocation": {"owner": "a"}, "deployment": {"image": "debian-12"}},
+            "spec": {"allocation": {"owner": "a"}, "deployment": {"image": "debian-12"}, **spec},
             "status": {
                 "phase": "Deploying",
                 "operation": operation,
@@ -50,6 +51,10 @@ class Ramdisk:
         self._fingerprint = user_data
         self._disk = disk
         self.asked: list[Mapping[str, Any]] = []
+        self.told: list[Mapping[str, Any]] = []
+        """The node's properties, each time that it was told of the node."""
+        self.answer, self.error = CommandStatus.SUCCEEDED, ""
+        """How such a command ends."""
         self._image = OperatingSystemImageSpec.model_validate(
             {"url": "http://images.example/debian-12.raw", "checksum": checksum, "format": "raw"}
         )
@@ -95,9 +100,12 @@ class Ramdisk:
             raise self._refusal
         self.asked.append(params)
 
-    async def run(self, name: str, _params: Mapping[str, Any], _seconds: float) -> None:
+    async def run(self, name: str, params: Mapping[str, Any], _seconds: float) -> Command:
         if name == "standby.power_off" and self._refusal is not None:
             raise self._refusal
+        if name == TELL_NODE:
+            self.told.append(params["node"]["properties"])
+        return Command(id="1", name=name, status=self.answer, result={}, error=self.error or None)
 
 
 async def test_the_image_that_is_recorded_is_the_one_that_is_written() -> None:
@@ -106,6 +114,28 @@ async def test_the_image_that_is_recorded_is_the_one_that_is_written() -> None:
     (asked,) = ramdisk.asked
     assert f"sha256:{asked['image_info']['os_hash_value']}" == RECORDED
     assert json.dumps(asked)
+
+
+async def test_the_agent_is_told_of_the_disk_as_it_is_declared_now_before_it_writes() -> None:
+    """It goes by the hints that it looked up when it booted, else: they may have been corrected since."""
+    ramdisk = Ramdisk(RECORDED)
+    storage = {"rootDeviceHints": {"serial": DISK}}
+    assert await ramdisk.executor().carry_out(WriteImage(), machine(storage=storage)) is None
+    assert ramdisk.told == [{"root_device": {"serial": f"s== {DISK}"}}]
+    assert len(ramdisk.asked) == 1
+
+    assert await ramdisk.executor().carry_out(WriteImage(), machine()) is None
+    assert ramdisk.told[1:] == [{}], "it is to forget hints that were taken away"
+
+
+async def test_an_agent_that_can_not_be_told_of_the_disk_writes_nothing() -> None:
+    ramdisk = Ramdisk(RECORDED)
+    ramdisk.answer, ramdisk.error = CommandStatus.FAILED, "no such command"
+    fault = await ramdisk.executor().carry_out(WriteImage(), machine())
+    assert isinstance(fault, Fault)
+    assert (fault.blame, fault.reason) == (Blame.AGENT, "AgentError")
+    assert "no such command" in fault.message
+    assert ramdisk.asked == []
 
 
 async def test_an_image_that_changed_since_it_was_recorded_is_not_written_before_that_is_recorded() -> None:

@@ -1,9 +1,10 @@
 """What the agent wants to know with every step: the machine as ironic-python-agent expects an Ironic node to look.
 
-The agent keeps the node of the last lookup or clean step and takes the root device hints from it when it writes an
-image. A node without them therefore makes it forget the hints, so that everybody who tells the agent of a node
-makes it here. Without hints it looks up the node once more before it writes (`get_os_install_device`, hardware.py
-of ironic-python-agent 13.0.0) and refuses disks of less than 4 GiB.
+The agent keeps the node of the last lookup or step and takes the root device hints from it when it writes an image.
+So it is told of the node again right before that (`TELL_NODE`): hints that were corrected since it looked up would have
+no effect otherwise, and the disk would be overwritten that they are to spare. Without hints it looks up the node once
+more before it writes (`get_os_install_device`, hardware.py of ironic-python-agent 13.0.0), goes by what it had if
+nobody answers, and refuses disks of less than 4 GiB.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+TELL_NODE = "deploy.get_deploy_steps"
+"""The command that has the agent keep another node: `{"node": node(...), "ports": []}`; its answer is of no use."""
 EXECUTE_CLEAN_STEP = "clean.execute_clean_step"
 """The command that `clean_step` makes the parameters of."""
 

@@ -20,7 +20,7 @@ from rackwright.agent.client import AgentError, AgentFault, Command, CommandStat
 from rackwright.agent.sessions import Boot
 from rackwright.install import erase, rescue
 from rackwright.install.image import PREPARE_IMAGE
-from rackwright.install.steps import EXECUTE_CLEAN_STEP
+from rackwright.install.steps import EXECUTE_CLEAN_STEP, TELL_NODE
 from rackwright.simulated import hardware
 from rackwright.simulated.chance import What
 from rackwright.simulated.hints import root_disk
@@ -148,6 +148,9 @@ class RunningRamdisk:
         step = params.get("step", {}).get("step") if name == EXECUTE_CLEAN_STEP else None
         match name, step:
             case "standby.sync", None:
+                return self._ended(name, {})
+            case _, None if name == TELL_NODE:
+                self._hints = params["node"]["properties"].get("root_device", {})
                 return self._ended(name, {})
             case "standby.power_off", None:
                 done = self._ended(name, {})

@@ -82,6 +82,27 @@ def test_hints_choose_the_disk_that_the_image_goes_to(monkeypatch: pytest.Monkey
     live(monkeypatch, life)
 
 
+def test_hints_that_are_corrected_while_the_agent_waits_choose_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def life() -> None:
+        async with Rack().running() as rack:
+            rack.declare(
+                "node-01", "simulated://fast?boot=90s", storage={"rootDeviceHints": {"serial": "SIM525400000001-1"}}
+            )
+            await rack.reach("Ready")
+            rack.deploy("node-01")
+            await rack.until(lambda: rack.status("node-01").get("operation", {}).get("step") == "BootRamdisk")
+            await asyncio.sleep(30)  # it boots
+            rack.change("node-01", locked=True)
+            await asyncio.sleep(600)  # the agent has looked up meanwhile, and isn't told to do anything
+            assert rack.metal("node-01").disks == (BLANK, BLANK)
+            rack.change("node-01", locked=False, storage={"rootDeviceHints": {"serial": "SIM525400000001-0"}})
+            await rack.reach("Deployed")
+            assert rack.metal("node-01").disks == (CHECKSUM, OWNED)
+            assert rack.status("node-01")["installed"]["disk"] == "SIM525400000001-0"
+
+    live(monkeypatch, life)
+
+
 def test_a_slow_machine_takes_what_its_address_says(monkeypatch: pytest.MonkeyPatch) -> None:
     async def life() -> None:
         async with Rack().running() as rack:
