@@ -224,8 +224,11 @@ class Observer:
     async def _reading(self, machine: Machine, world: World, agent: Agent | None) -> Reading | None:
         """What its BMC says, asked as seldom as will do; None if it isn't asked and never was."""
         operation, known, poll = machine.status.operation, self._bmcs.known(machine), self._policy.poll
-        if self._queued(machine, world, take=False) is not None or operation is None:
+        if machine.status.phase is Phase.DEPLOYING and self._queued(machine, world, take=False) is not None:
             return await self._bmcs.power(machine, fresh=poll, poll=poll)  # its turn may be hours away
+        if operation is None:
+            news = machine.generation != machine.status.observed_generation  # something may begin by it
+            return await self._bmcs.power(machine, fresh=_FRESH_AT_WORK if news else poll, poll=poll)
         if retry_not_due(world):
             return known
         heard = min(_HEARD, self._policy.silence)  # an agent that counts as lost vouches for nothing
@@ -405,7 +408,7 @@ def _then(moment: float, now: datetime) -> datetime:
 def _may_begin(machine: Machine) -> Deployment | None:
     """The deployment that this pass may begin, whatever else it ends first: nothing else needs what that names."""
     deployment, status = machine.spec.deployment, machine.status
-    if deployment is None or deployment.existing:
+    if deployment is None or deployment.existing or (status.phase is Phase.RESCUE and machine.spec.rescue is not None):
         return None
     begun = (
         status.phase in (Phase.DEPLOYING, Phase.DEPLOYED) and deployment.trigger == status.observed_triggers.deployment

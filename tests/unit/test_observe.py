@@ -156,6 +156,7 @@ def at_work(heard: float) -> tuple[Observer, Asked, Machine]:
     session = Session("op-n1", "https://10.0.0.7:9999", identity().certificate, time.monotonic() - heard, "13.0.0")
     sessions.heard(boot(machine_uid="n1", operation_id="op-n1"), session, ip_address("10.0.0.7"))
     here, machine = observer(sessions), to_install("n1")
+    here._cache = Cache(Capacity(fleet=100))  # as by default; it waits for no turn before it is Ready
     operation = machine.status.operation
     assert operation is not None
     began = operation.model_copy(update={"name": "Commission", "step": "BootRamdisk"})
@@ -198,6 +199,14 @@ async def test_an_agent_that_counts_as_lost_proves_nothing() -> None:
     asked.last = Reading(Power.ON, None, 0.0, machine.spec.bmc)
     await here.world(machine, hurry=False)
     assert asked.fresh == [5]
+
+
+@pytest.mark.parametrize(("generation", "fresh"), [(3, 300), (4, 5)])
+async def test_an_idle_machine_has_its_bmc_asked_anew_when_something_was_declared(generation: int, fresh: float) -> None:
+    here, asked, machine = at_work(heard=1)
+    idle = machine.status.model_copy(update={"phase": Phase.BROKEN, "operation": None, "observed_generation": 3})
+    await here.world(replace(machine, status=idle, generation=generation), hurry=False)
+    assert asked.fresh == [fresh]
 
 
 # --- whose turn it is to install ------------------------------------------------------------------------------------
