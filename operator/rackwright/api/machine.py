@@ -578,4 +578,6 @@ class BareMetalMachineStatus(Model):
     observed_triggers: ObservedTriggers = Field(
         default=ObservedTriggers(), description="The triggers that were acted upon."
     )
-    history: list[HistoryEntry] = Field(default=[], description="The last ten operations, newest first.")
+    history: list[HistoryEntry] = Field(
+        default=[], description="The last ten operations, newest first; of each kind the last that ended stays."
+    )

@@ -347,7 +347,18 @@ def _history(world: World, outcome: Literal["Succeeded", "Failed", "Abandoned"],
         started_at=operation.began_at,
         duration=max(world.now - operation.began_at, timedelta()),
     )
-    return [entry, *world.status.history][:HISTORY_LENGTH]
+    return _last_of([entry, *world.status.history])
+
+
+def _last_of(history: list[HistoryEntry]) -> list[HistoryEntry]:
+    """As many as are kept: without the oldest, but for how each operation ended last, which decides what comes next."""
+    last: dict[OperationName, int] = {}
+    for number, entry in enumerate(history):
+        if entry.outcome != "Abandoned":
+            last.setdefault(entry.name, number)
+    others = [number for number in range(len(history)) if number not in last.values()]
+    kept = {*last.values(), *others[: HISTORY_LENGTH - len(last)]}
+    return [history[number] for number in sorted(kept)]
 
 
 def _seen_fault(world: World) -> Fault:

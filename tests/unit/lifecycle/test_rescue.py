@@ -24,6 +24,29 @@ def test_a_withdrawn_rescue_ends_though_nothing_says_any_more_how_long_that_may_
     assert decision.status.operation.name is OperationName.END_RESCUE
 
 
+def test_a_release_that_gave_up_stays_given_up_however_many_rescues_follow() -> None:
+    """Each adds two entries to a history of ten; whoever salvages data from the rescue isn't to find it erased."""
+    rescues = [ended(OperationName.END_RESCUE), ended(OperationName.RESCUE)] * 5
+    rescued = world(
+        Phase.RESCUE,
+        declared(),
+        power_off(),
+        owner="search",
+        installed=installed(),
+        rescued_from=Phase.FAILED,
+        last_failure=failure(OperationName.RELEASE, "EraseNotVerified"),
+        operation=attempt(OperationName.END_RESCUE),
+        history=[*rescues[1:], ended(OperationName.RELEASE, "Failed")],
+    )
+
+    decision = decide(rescued)
+
+    assert (decision.status.phase, decision.status.operation) == (Phase.FAILED, None)
+    assert len(decision.status.history) == len(rescued.status.history)
+    assert decision.status.history[0].name is OperationName.END_RESCUE
+    assert decision.status.history[-1].name is OperationName.RELEASE
+
+
 def test_a_failed_rescue_has_nowhere_to_return_to() -> None:
     spec = declared(owner="search", image="debian-12", rescue=True)
     entering = attempt(OperationName.RESCUE, Stage.OPEN_RESCUE, number=3)
