@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from rackwright.api.machine import BMC, Power
+from rackwright.kube import ClusterError
 from rackwright.lanes import Rank, ranked
 from rackwright.lifecycle.world import Blame, Fault
 from rackwright.power.address import SIMULATED
@@ -29,7 +30,7 @@ _OF_SECRETS = frozenset({FaultClass.CREDENTIALS, FaultClass.TLS})
 """Faults that another content of a Secret may end."""
 _LASTING = _OF_SECRETS | {FaultClass.UNREACHABLE}
 """Faults that are found again and again until somebody does something about them."""
-_LONGER = 4
+LONGER = 4
 """How many times as long a BMC that is asked in vain is left alone, at most."""
 
 
@@ -53,7 +54,7 @@ class Reading:
 
         One that is asked in vain is asked half as often each time, to a limit.
         """
-        longer = min(1 << max(self.in_vain - 1, 0), _LONGER)
+        longer = min(1 << max(self.in_vain - 1, 0), LONGER)
         return bool(within) and time.monotonic() - self.at < max(within, self.spared).total_seconds() * longer
 
 
@@ -116,9 +117,12 @@ class BMCs:
         if error.fault not in _OF_SECRETS or bmc is None or kept is None:
             return False
         tried = dict(self._tried.get(machine.uid, {}))
-        for name in tried:
-            await self._secrets.read(Name(machine.key.namespace, name), fresh=True)
-        del self._kept[machine.uid]
+        try:
+            for name in tried:
+                await self._secrets.read(Name(machine.key.namespace, name), fresh=True)
+        except ClusterError:
+            return False  # it is left alone as one whose Secrets are known not to have changed: BMCs lock accounts
+        self._kept.pop(machine.uid, None)
         try:
             await self.driver(machine)
         except Obstructed:

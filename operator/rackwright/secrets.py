@@ -25,7 +25,7 @@ KEPT_SECONDS = 300.0
 WATCH_SECONDS = 600
 """How long the API server is asked to watch at a time."""
 AWAITED_SECONDS = 1800.0
-"""Longer than a machine waits for anything before it asks again; one that doesn't ask again waits no more."""
+"""One that hasn't asked again for so long, and for longer than any lets pass, waits no more."""
 WATCHES = 200
 """Secrets that are watched at once."""
 READS_PER_SECOND = 50.0
@@ -91,7 +91,9 @@ class _Awaited:
 class Secrets:
     """Reads Secrets. `changed(uid)` is called for each machine that awaited a newer version, once there is one."""
 
-    def __init__(self, cluster: Cluster, changed: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, changed: Callable[[str], None], *, at_rarest: float = 0.0) -> None:
+        """`at_rarest` is how many seconds a machine that waits may let pass before it asks again."""
+        self._at_rarest = at_rarest
         self._cluster = cluster
         self._changed = changed
         self._kept: dict[Name, _Kept] = {}
@@ -129,7 +131,8 @@ class Secrets:
     def awaiting(self, name: Name, uid: str, version: str | None) -> None:
         """Tell this machine when the Secret is newer than `version`, or gone; None: when it is there."""
         awaited = self._awaited.setdefault(name, _Awaited())
-        awaited.machines[uid] = _Waiting(version, time.monotonic() + AWAITED_SECONDS)
+        until = time.monotonic() + max(AWAITED_SECONDS, 1.5 * self._at_rarest)
+        awaited.machines[uid] = _Waiting(version, until)
         if awaited.newest is not None:
             asyncio.get_running_loop().call_soon(
                 self._tell_newest, awaited

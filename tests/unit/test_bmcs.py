@@ -13,7 +13,7 @@ import pytest
 
 from rackwright.api.machine import BareMetalMachineStatus, Power, SecretRef
 from rackwright.bmcs import BMCs
-from rackwright.kube import Secret
+from rackwright.kube import Secret, Unavailable
 from rackwright.lanes import RANK, Rank
 from rackwright.power.connect import Connections
 from rackwright.power.port import Endpoint, FaultClass, PowerError, PowerState
@@ -302,6 +302,26 @@ async def test_a_rejected_account_is_tried_at_once_when_its_secret_changes_and_w
     assert driver.asked == 2
     await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
     assert driver.asked == 3
+
+
+async def test_a_rejected_account_is_left_alone_as_well_while_its_secret_can_not_be_read(
+    around: Around, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)).fault is None
+    around.accepts = "nobody knows"
+
+    async def unavailable(_name: Name, *, fresh: bool = False) -> Secret | None:
+        raise Unavailable(f"could not read a Secret, {fresh=}")
+
+    monkeypatch.setattr(around, "read", unavailable)
+    asked = around.drivers[0].asked
+    clock.now += 10
+    for _ in range(20):
+        reading = await around.bmcs.power(machine(), fresh=AT_WORK, poll=POLL)
+        assert reading.fault is not None
+        assert reading.fault.reason == "BMCCredentialsRejected"
+        clock.now += 10
+    assert around.drivers[0].asked == asked + 1
 
 
 @pytest.mark.parametrize(("peace", "asked"), [(60.0, 2), (None, 13), (600.0, 1)])

@@ -222,6 +222,14 @@ async def test_a_machine_that_doesnt_ask_again_waits_no_more(
     assert not kept._awaited
 
 
+async def test_a_machine_that_asks_rarely_is_waited_for_as_long(cluster: Cluster) -> None:
+    """An operator that looks at BMCs every quarter of an hour tries one that rejects its account every hour."""
+    kept = Secrets(cluster, cluster.changed, at_rarest=3600.0)  # type: ignore[arg-type]
+    kept.awaiting(NAME, "uid", None)
+    assert kept._awaited[NAME].machines["uid"].until > time.monotonic() + 3600
+    await kept.close()
+
+
 async def test_an_operator_that_ends_tells_nobody(cluster: Cluster, kept: Secrets) -> None:
     cluster.stored = version("1")
     await kept.read(NAME)

@@ -351,9 +351,12 @@ def _certificate(candidate: object) -> str:
         )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2**14)
 def _checked(pem: str) -> str:
-    """One certificate and nothing else; an agent sends the same with each heartbeat. ValueError or SSLError if not."""
+    """One certificate and nothing else; ValueError or SSLError if not.
+
+    Agents send theirs with each heartbeat, by turns: with room for fewer than there are none would be found.
+    """
     if pem.count("-----BEGIN ") != 1:
         raise ValueError("not one")
     der = ssl.PEM_cert_to_DER_cert(pem)
