@@ -98,13 +98,13 @@ class Cluster:
         """Yield every object of one of our kinds, in all namespaces; no more than a page of them is in memory."""
         following: str | None = None
         while True:
-            page = await _asked(
+            page = await _object(
                 f"list {plural}",
                 self._custom.list_cluster_custom_object(
                     GROUP, VERSION, plural, limit=PAGE, _continue=following, _request_timeout=REQUEST_SECONDS
                 ),
             )
-            for item in page["items"]:
+            for item in page.get("items") or ():
                 yield item
             following = page["metadata"].get("continue")
             if not following:

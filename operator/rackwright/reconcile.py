@@ -299,6 +299,8 @@ class Reconciler:
             if (known := self._cache.get(key)) is not None:
                 self.gone(known)
             return None
+        if isinstance(error, Gone):
+            _log.warning(Line(f"{error}; again in a moment", machine=key))  # not the machine: what belongs to it
         self.seen_after(before.revision if before is not None else None, item)
         return self._later(key, CONFLICT_SECONDS if isinstance(error, Conflict) else FIRST_RETRY_SECONDS)
 

@@ -76,6 +76,8 @@ class Machine:
     """Who set `spec.locked`, where the API server's field managers tell."""
     stake: Stake = NO_STAKE
     """What only one machine may have: its boot MAC address, and its BMC or a system behind one."""
+    declared: int = 0
+    """A hash of spec as it was read: after a restore of etcd another spec may have the same generation."""
     shard_key: str = ""
     """What puts it into a shard, by what is declared now (`assignment.shard_key`)."""
     sharded_by: str | None = None
@@ -87,11 +89,12 @@ class Machine:
     def read(cls, item: Mapping[str, Any], before: Machine | None = None) -> Machine:
         """From the API server's JSON; ValueError, with the field, for one that the schema should have refused.
 
-        Of an earlier version, what has the same generation is kept: most changes are our own, of status.
+        Of an earlier version, what has the same spec is kept: most changes are our own, of status.
         """
         metadata = item["metadata"]
         annotations = metadata.get("annotations") or {}
-        if before is not None and (before.uid, before.generation) != (metadata["uid"], metadata.get("generation")):
+        declared = hash(json.dumps(item.get("spec"), sort_keys=True))
+        if before is not None and (before.uid, before.declared) != (metadata["uid"], declared):
             before = None
         try:
             spec = before.spec if before else BareMetalMachineSpec.model_validate(item.get("spec") or {})
@@ -104,6 +107,7 @@ class Machine:
                 created=metadata.get("creationTimestamp", ""),
                 spec=spec,
                 status=status,
+                declared=declared,
                 deleting="deletionTimestamp" in metadata,
                 force_delete=annotations.get(FORCE_DELETE_ANNOTATION) == "true",
                 finalizers=tuple(metadata.get("finalizers") or ()),

@@ -136,7 +136,14 @@ def test_a_removed_machine_is_found_by_nothing() -> None:
     assert not cache.knows(MAC)
 
 
-def test_spec_is_read_once_for_each_generation() -> None:
+def test_another_spec_of_the_same_generation_is_read() -> None:
+    """Etcd was restored, and somebody has declared something else since: generations are counted anew from there."""
+    withdrawn = machine(version=7, metadata={"generation": 5})
+    locked = Machine.read(item(version=9, metadata={"generation": 5}, spec={"locked": True}), withdrawn)
+    assert locked.spec.locked
+
+
+def test_spec_is_read_once_as_long_as_it_is_the_same() -> None:
     first = machine(metadata={"generation": 3})
     same = Machine.read(item(version=2, metadata={"generation": 3}, status={"power": "On"}), first)
     assert same.spec is first.spec
@@ -327,8 +334,8 @@ def test_an_image_wakes_the_machines_that_name_it_and_only_when_it_changed() -> 
     assert cache.put_image("debian-12", IMAGE, 1) == {named.key}
     assert cache.put_image("debian-12", IMAGE, 2) == set()
     assert cache.image("debian-12") == IMAGE
-    assert cache.put_image("debian-12", None, None) == {named.key}
-    assert cache.put_image("debian-12", None, None) == set()
+    assert cache.put_image("debian-12", None, None, 2) == {named.key}
+    assert cache.put_image("debian-12", None, None, 2) == set()
     assert cache.image("debian-12") is None
     assert cache.image_names() == set()
 
@@ -345,6 +352,18 @@ def test_an_image_that_went_back_since_it_was_known_is_taken_in() -> None:
     cache.put_image("debian-12", None, 12)
     cache.put_image("debian-12", IMAGE, 4, cache.memory().images["debian-12"])
     assert cache.image("debian-12") == IMAGE
+
+
+def test_an_image_that_a_listing_lacks_is_gone_unless_a_watch_told_of_another_meanwhile() -> None:
+    cache = Cache()
+    cache.put_image("debian-12", IMAGE, 3)
+    known = cache.memory().images["debian-12"]
+    cache.put_image("debian-12", None, 4)
+    cache.put_image("debian-12", IMAGE, 5)
+    assert cache.put_image("debian-12", None, None, known) == set()
+    assert cache.image("debian-12") == IMAGE
+    cache.put_image("debian-12", None, None, cache.memory().images["debian-12"])
+    assert cache.image("debian-12") is None
 
 
 def test_a_listing_that_is_older_than_a_watch_takes_no_image_back() -> None:

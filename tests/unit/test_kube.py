@@ -202,6 +202,8 @@ async def test_a_page_of_something_before_the_api_server_is_no_answer_and_no_def
     server.status, server.content_type = status, content_type
     with pytest.raises(Unavailable, match="could not read rack-a/node-01"):
         await cluster.get("baremetalmachines", "rack-a", "node-01")
+    with pytest.raises(Unavailable, match="could not list baremetalmachines"):
+        assert [item async for item in cluster.listed("baremetalmachines")] == []
 
 
 async def test_no_pass_waits_for_an_event_as_long_as_for_other_requests(

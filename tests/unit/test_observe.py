@@ -202,7 +202,9 @@ async def test_an_agent_that_counts_as_lost_proves_nothing() -> None:
 
 
 @pytest.mark.parametrize(("generation", "fresh"), [(3, 300), (4, 5)])
-async def test_an_idle_machine_has_its_bmc_asked_anew_when_something_was_declared(generation: int, fresh: float) -> None:
+async def test_an_idle_machine_has_its_bmc_asked_anew_when_something_was_declared(
+    generation: int, fresh: float
+) -> None:
     here, asked, machine = at_work(heard=1)
     idle = machine.status.model_copy(update={"phase": Phase.BROKEN, "operation": None, "observed_generation": 3})
     await here.world(replace(machine, status=idle, generation=generation), hurry=False)

@@ -189,9 +189,12 @@ async def test_a_record_that_is_gone_is_given_up_without_waiting_for_a_watch(rig
     assert rig.cache.get(KEY) is None
 
 
-async def test_something_else_that_is_gone_is_tried_again_after_a_while(rig: Rig) -> None:
-    rig.trouble = Gone("its namespace is going")
+async def test_something_else_that_is_gone_is_tried_again_after_a_while_and_named(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.trouble = Gone("could not apply hardwareinventories: it isn't there")
     await rig.reconciler._guarded(KEY)
+    assert "could not apply hardwareinventories: it isn't there" in caplog.text
     assert rig.cache.get(KEY) is not None
     assert 0.5 < rig.queue._due[KEY] - time.monotonic() < 2
 
