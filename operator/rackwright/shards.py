@@ -126,7 +126,7 @@ class Shards:
         """Whether this operator acts on a machine.
 
         What puts a machine into its shard can change while something is being done to it. So it is written down, and
-        only the operator that acts on it writes down another, when nothing is being done. A machine that is in no
+        only the operator that acts on it writes down another, between two passes. A machine that is in no
         shard yet is put there by whose it would be; of two that disagree about that, one has seen an older record, and
         the API server refuses its write.
         """
