@@ -148,7 +148,7 @@ class Cache:
         older, is taken in as well: the API server's store was restored from a backup.
         """
         newest, before = self._images.get(name, _NO_IMAGE)
-        if (version is None or version < newest) and newest != known:
+        if name in self._images and (version is None or version < newest) and newest != known:
             return set()
         self._images[name] = (newest if version is None else version, image)
         if image == before:
