@@ -48,7 +48,7 @@ def require_fresh(name: str) -> None:
 def run(
     name: str, count: int, wanted: Sequence[str], idle_seconds: float, arguments: Sequence[str] = ()
 ) -> dict[str, Figures]:
-    """Take a fleet of this size through the scenarios that are wanted; what comes first of all always happens.
+    """Take a fleet of this size through the scenarios that are wanted; `created` comes before all but the storm.
 
     Ctrl-C ends it, and leaves nothing.
     """

@@ -158,7 +158,7 @@ class _Unwatched(Operator):
     def begin(self) -> None:
         """Know the one image that there is, and let machines boot."""
         image = {"url": "http://images.example/debian-12.raw", "checksum": CHECKSUM, "format": "raw"}
-        self._image({"metadata": {"name": IMAGE}, "spec": image}, deleted=False)
+        self._image({"metadata": {"name": IMAGE, "resourceVersion": "1"}, "spec": image}, deleted=False)
         self._synced = True
 
     def tell(self, record: Mapping[str, Any]) -> None:

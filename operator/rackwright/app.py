@@ -30,7 +30,7 @@ from rackwright.agent.tokens import KEY_BYTES, Tokens
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.machine import Phase
 from rackwright.assignment import Plan
-from rackwright.bmcs import LONGER, BMCs
+from rackwright.bmcs import BMCs, at_rarest
 from rackwright.cache import Cache
 from rackwright.census import EXPECTED, Census
 from rackwright.directions import Directions
@@ -137,8 +137,8 @@ class Operator:
             self._cache.installs.divide(settings.plan.shards, shards.of, shards.held)
         self._queue: WorkQueue[Key] = WorkQueue(lane=self._cache.lane, under_way=self._cache.under_way)
         self._sessions = Sessions()
-        at_rarest = LONGER * settings.policy.poll.total_seconds()
-        self._secrets = Secrets(cluster, self._secret_changed, at_rarest=at_rarest)
+        rarest = at_rarest(settings.policy.poll).total_seconds()
+        self._secrets = Secrets(cluster, self._secret_changed, at_rarest=rarest)
         self._simulation = Simulation(self._cache.with_uid, tokens) if settings.allow_simulated else None
         self._connections = Connections(
             concurrency=settings.bmc_concurrency,

@@ -30,7 +30,7 @@ _OF_SECRETS = frozenset({FaultClass.CREDENTIALS, FaultClass.TLS})
 """Faults that another content of a Secret may end."""
 _LASTING = _OF_SECRETS | {FaultClass.UNREACHABLE}
 """Faults that are found again and again until somebody does something about them."""
-LONGER = 4
+_LONGER = 4
 """How many times as long a BMC that is asked in vain is left alone, at most."""
 
 
@@ -54,8 +54,13 @@ class Reading:
 
         One that is asked in vain is asked half as often each time, to a limit.
         """
-        longer = min(1 << max(self.in_vain - 1, 0), LONGER)
+        longer = min(1 << max(self.in_vain - 1, 0), _LONGER)
         return bool(within) and time.monotonic() - self.at < max(within, self.spared).total_seconds() * longer
+
+
+def at_rarest(poll: timedelta) -> timedelta:
+    """How long a BMC is left alone at most where idle ones are asked that often, whatever it answered."""
+    return _LONGER * poll
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,11 +144,12 @@ class Cache:
     ) -> set[Key]:
         """Take a newer version of an image in, or take it out; returns the machines that name it, if it is another now.
 
-        A version isn't known of one that a listing lacks. One that was asked for when `known` was the newest, and is
-        older, is taken in as well: the API server's store was restored from a backup.
+        `known` is what was the newest when the cluster was asked. Where it still is, the answer holds even if it is
+        older, for then the API server's store was restored from a backup; or without a version, which is what a listing
+        says of one that it lacks.
         """
         newest, before = self._images.get(name, _NO_IMAGE)
-        if name in self._images and (version is None or version < newest) and newest != known:
+        if (version is None or version < newest) and newest != known:
             return set()
         self._images[name] = (newest if version is None else version, image)
         if image == before:

@@ -4,15 +4,15 @@ A pass writes status at most once, and never acts before the intent is in status
 new, the pass writes it and ends, and the next one, which starts from what is observed again, acts. A crash anywhere
 is a pass that didn't happen.
 
-Each write has a reason, and a machine's way into the pool has seven:
+Each write has a reason, and a machine's way into the pool has six, two of which are Events:
 
 - the finalizer, before anything is done to a machine that somebody may delete meanwhile (`TakeHold`);
 - the attempt and its first step, before the BMC hears of it: a crash must not leave a boot that nobody asked for;
 - the HardwareInventory, before the agent is thanked, who never sends its report again (`KeepInventory`);
-- the next step with what the one before has brought, before the power goes: else a crash would boot it once more;
 - the end, and an Event for each phase that it came to.
 
-A deployment has two more steps, and the annotation that a backup keeps (`RecordEvidence`). How an attempt gets on
+That the ramdisk is done with goes along with the end: a crash in those seconds boots it once more (`Advance`). A
+deployment has two more steps, and the annotation that a backup keeps (`RecordEvidence`). How an attempt gets on
 within a step is no reason: it goes along with the next write, or has one of its own once it has been so for a while.
 """
 

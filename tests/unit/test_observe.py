@@ -19,11 +19,13 @@ from rackwright.agent.tokens import Tokens
 from rackwright.api.conditions import Condition
 from rackwright.api.inventory import DiskInventory
 from rackwright.api.machine import (
+    Deployment,
     HardwareSummary,
     Installed,
     Phase,
     Power,
     ReadinessGate,
+    Rescue,
     RescueEnvironment,
     RootDeviceHints,
 )
@@ -280,6 +282,24 @@ async def test_what_is_to_be_written_is_known_though_a_reinstallation_is_asked_f
     here._cache.put(asked_anew)
     assert before is not None
     assert (await here.world(asked_anew, hurry=False)).seen.user_data == before
+
+
+async def test_an_open_rescue_goes_on_whatever_becomes_of_what_the_deployment_names(
+    two_for_one_slot: tuple[Observer, Asked, Machine, Machine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _, first, _ = two_for_one_slot
+    read: list[Machine] = []
+
+    async def noted(machine: Machine, _deployment: Deployment) -> None:
+        read.append(machine)
+
+    monkeypatch.setattr(here, "_obstacle", noted)
+    spec = first.spec.model_copy(update={"rescue": Rescue(ssh_authorized_keys=[KEY])})
+    in_rescue = first.status.model_copy(update={"phase": Phase.RESCUE, "operation": None})
+    await here.world(replace(first, spec=spec, status=in_rescue), hurry=False)
+    assert read == [], "its user data aren't asked for"
+    await here.world(replace(first, status=in_rescue), hurry=False)
+    assert len(read) == 1, "once it is withdrawn the deployment may follow at once"
 
 
 async def test_a_machine_whose_system_would_stay_on_another_disk_takes_no_slot(

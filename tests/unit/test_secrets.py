@@ -68,10 +68,14 @@ async def cluster() -> Cluster:
     return Cluster()
 
 
+def secrets_of(cluster: Cluster, **more: float) -> Secrets:
+    return Secrets(cluster, cluster.changed, **more)  # type: ignore[arg-type]  # a scripted cluster
+
+
 @pytest.fixture
 async def kept(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Secrets]:
     monkeypatch.setattr(secrets, "_PAUSE_SECONDS", 0.0)
-    it = Secrets(cluster, cluster.changed)  # type: ignore[arg-type]
+    it = secrets_of(cluster)
     async with asyncio.timeout(10):
         yield it
     await it.close()
@@ -224,7 +228,7 @@ async def test_a_machine_that_doesnt_ask_again_waits_no_more(
 
 async def test_a_machine_that_asks_rarely_is_waited_for_as_long(cluster: Cluster) -> None:
     """An operator that looks at BMCs every quarter of an hour tries one that rejects its account every hour."""
-    kept = Secrets(cluster, cluster.changed, at_rarest=3600.0)  # type: ignore[arg-type]
+    kept = secrets_of(cluster, at_rarest=3600.0)
     kept.awaiting(NAME, "uid", None)
     assert kept._awaited[NAME].machines["uid"].until > time.monotonic() + 3600
     await kept.close()

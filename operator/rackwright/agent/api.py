@@ -32,6 +32,7 @@ from rackwright.agent.sessions import Address, Boot, Boots, Session, Sessions, c
 from rackwright.agent.strangers import Enlisted, Introduction, Nobody, NotYet, Strangers, TurnedAway
 from rackwright.agent.tokens import Tokens, matches
 from rackwright.install.sentences import presentable
+from rackwright.install.steps import node
 from rackwright.logs import Line
 
 HEARTBEAT_TIMEOUT = 30
@@ -131,12 +132,7 @@ class AgentAPI:
             token = self._tokens.for_agent(boot.machine_uid, boot.operation_id)
             self._sessions.bind(boot, peer)
         return {
-            "node": {
-                "uuid": boot.machine_uid,
-                "properties": {"root_device": dict(boot.root_device)} if boot.root_device else {},
-                "instance_info": {},
-                "driver_internal_info": {},
-            },
+            "node": node(boot.machine_uid, root_device=boot.root_device),
             "config": {
                 "heartbeat_timeout": HEARTBEAT_TIMEOUT,
                 "agent_token": token,

@@ -42,7 +42,7 @@ class Boot:
     attempt: int
     macs: tuple[str, ...]
     """The machine's network cards, as `canonical_mac` writes them."""
-    root_device: Mapping[str, str | int | bool] = field(default_factory=dict)
+    root_device: Mapping[str, str | bool] = field(default_factory=dict)
     """Root device hints by IPA's names (`serial`, `wwn`, `size` in GiB, ...); empty: the agent chooses the disk."""
     wants_inventory: bool = False
     """Whether the agent is to inspect the hardware and report it before anything else."""

@@ -347,10 +347,10 @@ def _history(world: World, outcome: Literal["Succeeded", "Failed", "Abandoned"],
         started_at=operation.began_at,
         duration=max(world.now - operation.began_at, timedelta()),
     )
-    return _last_of([entry, *world.status.history])
+    return _shortened([entry, *world.status.history])
 
 
-def _last_of(history: list[HistoryEntry]) -> list[HistoryEntry]:
+def _shortened(history: list[HistoryEntry]) -> list[HistoryEntry]:
     """As many as are kept: without the oldest, but for how each operation ended last, which decides what comes next."""
     last: dict[OperationName, int] = {}
     for number, entry in enumerate(history):
