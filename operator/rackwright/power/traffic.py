@@ -10,8 +10,9 @@ A BMC that hangs holds a thread for a minute or two, and a fleet has some at any
 Whoever waits for a place, or for the moment at which another exchange may begin, takes turns (`lanes`), and waits for
 as long as it takes: that there are no more places is no BMC's fault.
 
-A thread that hangs costs memory and nothing else. Whether a BMC hangs is known only by asking it: one that is asked for
-the first time, or is back after it hung, shows it within `HANGING_SECONDS`.
+A thread that hangs costs some 50 KiB of memory and nothing else. Where there is no room aside, those that turn out to
+hang keep the places of those that answer. Whether a BMC hangs is known only by asking it: one that is asked for the
+first time, or is back after it hung, shows it within `HANGING_SECONDS`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from rackwright.power.one_bmc import Manner
 
 HANGING_SECONDS = 3.0
 """Most BMCs answer within this, and slower ones lose nothing but their place."""
-ASIDE = 24
-"""For each place, how many there are aside: with 32, a thread for each of 768 BMCs at the very most."""
+ASIDE = 48
+"""For each place, how many there are aside: with 32, a thread for each of 1,536 BMCs at the very most: a tenth of ten
+thousand may turn out to hang within the two minutes that each is given, and those that are known to hang have room too."""
 
 
 class Exchanges(NamedTuple):
