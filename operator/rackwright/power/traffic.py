@@ -27,8 +27,8 @@ from rackwright.power.one_bmc import Manner
 HANGING_SECONDS = 3.0
 """Most BMCs answer within this, and slower ones lose nothing but their place."""
 ASIDE = 48
-"""For each place, how many there are aside: with 32, a thread for each of 1,536 BMCs at the very most: a tenth of ten
-thousand may turn out to hang within the two minutes that each is given, and those that are known to hang have room too."""
+"""For each place, how many there are aside: with 32, a thread for each of 1,536 BMCs at the very most. A tenth of ten
+thousand may turn out to hang within the two minutes that each is given, and known ones have room beside them."""
 
 
 class Exchanges(NamedTuple):
