@@ -22,7 +22,7 @@ from rackwright.api.machine import BootMode, Deployment, Installed, Operation
 from rackwright.bmcs import BMCs
 from rackwright.install import erase, rescue
 from rackwright.install.faults import Doing, explain
-from rackwright.install.image import PREPARE_IMAGE, image_info, root_device
+from rackwright.install.image import PREPARE_IMAGE, RootDisk, image_info, root_device
 from rackwright.install.phone_home import PATH as PHONE_HOME_PATH
 from rackwright.install.seed import Seed, config_drive
 from rackwright.install.sentences import names_secret
@@ -227,7 +227,7 @@ class Executor:
 
     def _clean_step(self, machine: Machine) -> dict[str, Any]:
         macs = (machine.spec.boot_mac_address,) if machine.spec.boot_mac_address else ()
-        told = node(machine.uid, root_device={}, driver_internal_info=ERASE_SETTINGS)
+        told = node(machine.uid, driver_internal_info=ERASE_SETTINGS)
         return {"node": told, "mac_addresses": macs, "clean_version": None}
 
     async def _write_image(self, machine: Machine) -> NotNow | None:
@@ -238,17 +238,19 @@ class Executor:
         seed = await self._seed(machine, deployment, operation)
         recorded = machine.status.installed or Installed()
         user_data, disk = self._observer.user_data.known(machine), await self._observer.root_disk(machine)
-        if (recorded.checksum, recorded.user_data, recorded.disk) != (image.checksum, user_data, disk):
+        chosen = disk.identity if disk is not None else None
+        if (recorded.checksum, recorded.user_data, recorded.disk) != (image.checksum, user_data, chosen):
             return NotNow()  # it changed since it was recorded what is written: another pass records the new one first
         info = image_info(image, uid=machine.uid, boot_mode=machine.spec.boot_mode)
         drive = await asyncio.to_thread(config_drive, seed)
-        await self._tell_node(machine)
+        await self._tell_node(machine, disk)
         await self._start(machine, PREPARE_IMAGE, {"image_info": info, "configdrive": drive})
         return None
 
-    async def _tell_node(self, machine: Machine) -> None:
-        """Have the agent go by the root device hints that the disk was chosen by."""
-        told = node(machine.uid, root_device=root_device(machine.spec.storage.root_device_hints))
+    async def _tell_node(self, machine: Machine, disk: RootDisk | None) -> None:
+        """Have the agent write to that disk, or where nobody knows the disks to one that the hints allow."""
+        hints = disk.hints if disk is not None else root_device(machine.spec.storage.root_device_hints)
+        told = node(machine.uid, root_device=hints)
         agent = self._observer.client(machine, self._session(machine))
         answer = await agent.run(TELL_NODE, {"node": told, "ports": []}, TELL_SECONDS)
         if answer.status is not CommandStatus.SUCCEEDED:

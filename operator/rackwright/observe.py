@@ -33,7 +33,7 @@ from rackwright.bmcs import BMCs, Reading
 from rackwright.cache import Cache
 from rackwright.install import erase, rescue
 from rackwright.install.faults import Doing, explain
-from rackwright.install.image import left_behind, misfit, root_disk
+from rackwright.install.image import RootDisk, left_behind, misfit, root_disk
 from rackwright.install.phone_home import PhoneHome
 from rackwright.inventory.report import summary_of
 from rackwright.kube import Cluster
@@ -351,12 +351,13 @@ class Observer:
 
     async def _disk_chosen(self, machine: Machine, seen: Seen) -> Seen:
         """Where an image would go now, and what that would leave where it is."""
-        chosen, installed = await self.root_disk(machine), machine.status.installed
+        disk, installed = await self.root_disk(machine), machine.status.installed
+        chosen = disk.identity if disk is not None else None
         holds = installed.disk if installed is not None else None
         left = left_behind(holds, chosen, await self._disks(machine) or ())
         return replace(seen, root_disk=chosen, left_behind=left)
 
-    async def root_disk(self, machine: Machine) -> str | None:
+    async def root_disk(self, machine: Machine) -> RootDisk | None:
         """The disk that an image would go to, where the HardwareInventory tells."""
         return root_disk(machine.spec.storage.root_device_hints, await self._disks(machine) or ())
 

@@ -21,7 +21,6 @@ from rackwright.api import (
 )
 from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
 from rackwright.assignment import shard_key
-from rackwright.install.image import root_device
 from rackwright.inventory.enlistment import Known, bmc_host, traits
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.steps import Stage
@@ -185,7 +184,6 @@ class Machine:
             operation=operation.name,
             attempt=operation.attempt,
             macs=(self.spec.boot_mac_address,),
-            root_device=root_device(self.spec.storage.root_device_hints),
             wants_inventory=wants_inspection(self.status),
             goes_off=operation.name is OperationName.COMMISSION and moved_by_hand(self.spec),
             agent_known=operation.step != Stage.BOOT_RAMDISK,

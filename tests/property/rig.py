@@ -228,7 +228,8 @@ class Rig:
     @property
     def root_disk(self) -> str | None:
         """The disk that an image goes to now."""
-        return root_disk(self.spec.storage.root_device_hints, INVENTORY)
+        disk = root_disk(self.spec.storage.root_device_hints, INVENTORY)
+        return disk.identity if disk is not None else None
 
     def once(
         self, *, crash: Crash | None = None, hurry: bool = False, stale: bool = False, chance: float = 0.5

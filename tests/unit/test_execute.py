@@ -13,6 +13,7 @@ from rackwright.agent.sessions import Session, Sessions
 from rackwright.agent.tokens import Tokens
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.execute import Executor, Means, NotNow
+from rackwright.install.image import RootDisk
 from rackwright.install.steps import TELL_NODE
 from rackwright.lifecycle.steps import PowerOff, PowerOn, WriteImage
 from rackwright.lifecycle.world import Blame, Fault
@@ -26,7 +27,7 @@ USER_DATA, EDITED = "k:recorded", "k:edited"
 AT = "2026-01-01T08:00:00Z"
 
 
-def machine(**spec: Any) -> Machine:
+def machine(disk: str | None = DISK, **spec: Any) -> Machine:
     """One that is about to have an image written, which its status says."""
     operation = {"id": "op-1", "name": "Deploy", "step": "WriteImage", "beganAt": AT, "startedAt": AT, "deadline": AT}
     return Machine.read(
@@ -36,7 +37,7 @@ def machine(**spec: Any) -> Machine:
             "status": {
                 "phase": "Deploying",
                 "operation": operation,
-                "installed": {"image": "debian-12", "checksum": RECORDED, "disk": DISK, "userData": USER_DATA},
+                "installed": {"image": "debian-12", "checksum": RECORDED, "disk": disk, "userData": USER_DATA},
             },
         }
     )
@@ -46,7 +47,7 @@ class Ramdisk:
     """What an executor has around it, with an agent in it; `asked` is what that was asked for."""
 
     def __init__(
-        self, checksum: str, refusal: AgentError | None = None, *, user_data: str = USER_DATA, disk: str = DISK
+        self, checksum: str, refusal: AgentError | None = None, *, user_data: str = USER_DATA, disk: str | None = DISK
     ) -> None:
         self._fingerprint = user_data
         self._disk = disk
@@ -76,8 +77,8 @@ class Ramdisk:
     def image(self, _deployment: object) -> OperatingSystemImageSpec:
         return self._image
 
-    async def root_disk(self, _machine: Machine) -> str:
-        return self._disk
+    async def root_disk(self, _machine: Machine) -> RootDisk | None:
+        return RootDisk(self._disk, {"serial": f"s== {self._disk}"}) if self._disk is not None else None
 
     @property
     def user_data(self) -> Ramdisk:
@@ -116,16 +117,20 @@ async def test_the_image_that_is_recorded_is_the_one_that_is_written() -> None:
     assert json.dumps(asked)
 
 
-async def test_the_agent_is_told_of_the_disk_as_it_is_declared_now_before_it_writes() -> None:
-    """It goes by the hints that it looked up when it booted, else: they may have been corrected since."""
+async def test_the_agent_is_told_before_it_writes_of_the_very_disk_that_is_recorded() -> None:
+    """It would go by its own order of disks, else, or by what was declared when it booted."""
     ramdisk = Ramdisk(RECORDED)
-    storage = {"rootDeviceHints": {"serial": DISK}}
-    assert await ramdisk.executor().carry_out(WriteImage(), machine(storage=storage)) is None
+    assert await ramdisk.executor().carry_out(WriteImage(), machine()) is None
     assert ramdisk.told == [{"root_device": {"serial": f"s== {DISK}"}}]
     assert len(ramdisk.asked) == 1
 
-    assert await ramdisk.executor().carry_out(WriteImage(), machine()) is None
-    assert ramdisk.told[1:] == [{}], "it is to forget hints that were taken away"
+
+async def test_without_an_inventory_the_agent_is_told_of_the_hints_as_they_are_declared_now() -> None:
+    ramdisk = Ramdisk(RECORDED, disk=None)
+    hints = {"rootDeviceHints": {"serial": "S7"}}
+    assert await ramdisk.executor().carry_out(WriteImage(), machine(None, storage=hints)) is None
+    assert await ramdisk.executor().carry_out(WriteImage(), machine(None)) is None
+    assert ramdisk.told == [{"root_device": {"serial": "s== S7"}}, {}], "it is to forget hints that were taken away"
 
 
 async def test_an_agent_that_can_not_be_told_of_the_disk_writes_nothing() -> None:

@@ -132,7 +132,7 @@ class AgentAPI:
             token = self._tokens.for_agent(boot.machine_uid, boot.operation_id)
             self._sessions.bind(boot, peer)
         return {
-            "node": node(boot.machine_uid, root_device=boot.root_device),
+            "node": node(boot.machine_uid),
             "config": {
                 "heartbeat_timeout": HEARTBEAT_TIMEOUT,
                 "agent_token": token,

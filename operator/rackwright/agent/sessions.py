@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -42,8 +42,6 @@ class Boot:
     attempt: int
     macs: tuple[str, ...]
     """The machine's network cards, as `canonical_mac` writes them."""
-    root_device: Mapping[str, str | bool] = field(default_factory=dict)
-    """Root device hints by IPA's names (`serial`, `wwn`, `size` in GiB, ...); empty: the agent chooses the disk."""
     wants_inventory: bool = False
     """Whether the agent is to inspect the hardware and report it before anything else."""
     goes_off: bool = False

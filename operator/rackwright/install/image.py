@@ -1,8 +1,9 @@
 """Which disk an image goes to, and what the agent is told about it.
 
-The choice of the disk is the agent's, made from the hints it is given when it writes. It is made here as well,
-from the inventory, so that a machine on which it can't end well is never booted for it. Both follow the same rule
-(`device_hints.py` and `utils.guess_root_disk` of ironic-python-agent 13.0.0):
+The disk is chosen here, from the inventory, so that a machine on which it can't end well is never booted for it. The
+agent is told of that one disk, by what stays with it: kernel names are given anew at each boot, the agent lists disks
+in their order, and takes RAID arrays that it finds on them for disks too. Only where there is no inventory does the
+agent choose, by the same rule (`device_hints.py` and `utils.guess_root_disk` of ironic-python-agent 13.0.0):
 
 - With hints: the first disk, in the inventory's order, that matches every one of them. Text is compared without
   regard to case. There is **no minimum size**: a 3 GiB disk is fine if hints name it.
@@ -14,7 +15,8 @@ WWN (udev's long ones); they are not in its report, so they count as no match he
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 from urllib.parse import quote
 
 from rackwright.api.image import OperatingSystemImageSpec, size_in_bytes
@@ -67,11 +69,11 @@ def root_device(hints: RootDeviceHints | None) -> dict[str, str | bool]:
         return {}
     wanted: dict[str, str | bool] = {}
     if hints.device_name is not None:
-        wanted["by_path" if hints.device_name.startswith(_BY_PATH) else "name"] = f"s== {hints.device_name}"
+        wanted["by_path" if hints.device_name.startswith(_BY_PATH) else "name"] = _exactly(hints.device_name)
     if hints.serial is not None:
-        wanted["serial"] = f"s== {hints.serial}"
+        wanted["serial"] = _exactly(hints.serial)
     if hints.wwn is not None:
-        wanted["wwn"] = f"s== {hints.wwn}"
+        wanted["wwn"] = _exactly(hints.wwn)
     if hints.model is not None:
         wanted["model"] = f"<in> {hints.model}"
     if hints.min_size_gib is not None:
@@ -82,22 +84,46 @@ def root_device(hints: RootDeviceHints | None) -> dict[str, str | bool]:
 
 
 def disk_for(hints: RootDeviceHints | None, disks: Sequence[DiskInventory]) -> DiskInventory | None:
-    """The disk that the agent would write to, None if it would refuse every one; see the module for the rule."""
+    """The first disk that may be the root disk, None if none may; see the module for the rule."""
     if not root_device(hints) or hints is None:
         large = [disk for disk in disks if disk.size_bytes >= SMALLEST_ROOT_DISK]
         return min(large, key=lambda disk: (disk.size_bytes, disk.name), default=None)
     return next((disk for disk in disks if _matches(disk, hints)), None)
 
 
-def identity(disk: DiskInventory) -> str:
-    """What tells a disk from the machine's others, and stays with it wherever it is plugged in if it has a number."""
-    return disk.serial or disk.wwn or disk.by_path or disk.name
+class RootDisk(NamedTuple):
+    """The disk that an image goes to."""
+
+    identity: str
+    """What tells it from the machine's others: see `identity`."""
+    hints: Mapping[str, str]
+    """It and no other, as `properties.root_device` of the agent's node."""
 
 
-def root_disk(hints: RootDeviceHints | None, disks: Sequence[DiskInventory]) -> str | None:
-    """The identity of the disk that the agent would write to, None if it would refuse every one."""
+def identity(disk: DiskInventory, disks: Sequence[DiskInventory]) -> str:
+    """What tells a disk from all the machine's others, and stays with it wherever it is plugged in if it has a number.
+
+    Two may have one serial number: namespaces of an NVMe device have that of their controller.
+    """
+    for number, name in enumerate(_lasting(disk)):
+        if name and [_lasting(each)[number] for each in disks].count(name) == 1:
+            return name
+    return disk.name
+
+
+def _lasting(disk: DiskInventory) -> tuple[str, ...]:
+    """What may tell a disk from others at the next boot too, the best first."""
+    return disk.serial, disk.wwn, disk.by_path
+
+
+def root_disk(hints: RootDeviceHints | None, disks: Sequence[DiskInventory]) -> RootDisk | None:
+    """The disk that an image would go to, None if no disk can be it."""
     disk = disk_for(hints, disks)
-    return identity(disk) if disk is not None else None
+    if disk is None:
+        return None
+    numbers = {name: _exactly(number) for name, number in (("serial", disk.serial), ("wwn", disk.wwn)) if number}
+    place = {"by_path": _exactly(disk.by_path)} if disk.by_path else {"name": _exactly(disk.name)}
+    return RootDisk(identity(disk, disks), numbers or place)
 
 
 def left_behind(holds: str | None, chosen: str | None, disks: Sequence[DiskInventory]) -> str | None:
@@ -108,7 +134,7 @@ def left_behind(holds: str | None, chosen: str | None, disks: Sequence[DiskInven
         chosen: the disk that would be written to now.
         disks: from the inventory; from a disk that isn't there any more nothing starts.
     """
-    present = holds is not None and holds in map(identity, disks)
+    present = any(holds == identity(disk, disks) for disk in disks)
     return holds if present and chosen not in (None, holds) else None
 
 
@@ -167,6 +193,10 @@ def _matches(disk: DiskInventory, hints: RootDeviceHints) -> bool:
         and (hints.min_size_gib is None or disk.size_bytes / 2**30 >= hints.min_size_gib)
         and (hints.rotational is None or disk.rotational is hints.rotational)
     )
+
+
+def _exactly(value: str) -> str:
+    return f"s== {value}"
 
 
 def _normal(text: str) -> str:

@@ -1,10 +1,9 @@
 """What the agent wants to know with every step: the machine as ironic-python-agent expects an Ironic node to look.
 
-The agent keeps the node of the last lookup or step and takes the root device hints from it when it writes an image.
-So it is told of the node again right before that (`TELL_NODE`): hints that were corrected since it looked up would have
-no effect otherwise, and the disk would be overwritten that they are to spare. Without hints it looks up the node once
-more before it writes (`get_os_install_device`, hardware.py of ironic-python-agent 13.0.0), goes by what it had if
-nobody answers, and refuses disks of less than 4 GiB.
+The agent takes the root device hints from the node that it was told of last when it writes an image. So it is told of
+the node right before that, with the disk that was chosen (`TELL_NODE`), and of no disk when it looks itself up: hints may
+be corrected while the ramdisk waits. Without hints it would look itself up once more before it writes, and refuse disks
+of less than 4 GiB (`get_os_install_device`, hardware.py of ironic-python-agent 13.0.0).
 """
 
 from __future__ import annotations
@@ -22,13 +21,17 @@ JSON: TypeAlias = "str | int | float | bool | list[JSON] | dict[str, JSON] | Non
 
 
 def node(
-    uid: str, *, root_device: Mapping[str, str | bool], driver_internal_info: Mapping[str, JSON] | None = None
+    uid: str,
+    *,
+    root_device: Mapping[str, str | bool] | None = None,
+    driver_internal_info: Mapping[str, JSON] | None = None,
 ) -> dict[str, JSON]:
     """The node for a lookup's answer or a step.
 
     Args:
         uid: the machine's; the agent puts it into its log and asks for it in its next lookup.
-        root_device: from `image.root_device`; empty leaves the choice to the agent.
+        root_device: the disk that an image goes to (`image.RootDisk`), or `image.root_device`; without it the agent
+            chooses one if it is told to write.
         driver_internal_info: settings of the agent's own steps, like `agent_erase_devices_iterations`.
     """
     return {

@@ -112,7 +112,7 @@ class RunningRamdisk:
             except Refusal:
                 await asyncio.sleep(REPEAT_SECONDS)
                 continue
-            self.uid, self._hints = found["node"]["uuid"], found["node"]["properties"].get("root_device", {})
+            self.uid = found["node"]["uuid"]
             self.token = found["config"]["agent_token"]
             return self.token != WITHHELD
 

@@ -10,7 +10,16 @@ import pytest
 from rackwright.api.image import OperatingSystemImageSpec
 from rackwright.api.inventory import DiskInventory
 from rackwright.api.machine import BareMetalMachineSpec, BootMode, RootDeviceHints
-from rackwright.install.image import disk_for, identity, image_info, left_behind, misfit, root_device, root_disk
+from rackwright.install.image import (
+    RootDisk,
+    disk_for,
+    identity,
+    image_info,
+    left_behind,
+    misfit,
+    root_device,
+    root_disk,
+)
 
 GIB = 2**30
 SHA256 = "ab" * 32
@@ -160,18 +169,39 @@ def test_a_misfit_is_told_before_anything_boots(
     assert says in fault.message
 
 
+BY_PATH = "/dev/disk/by-path/pci-0"
+
+
 @pytest.mark.parametrize(
-    ("facts", "identity_"),
+    ("facts", "identity_", "hints"),
     [
-        ({"serial": "S1", "wwn": "0x5000", "by_path": "/dev/disk/by-path/pci-0"}, "S1"),
-        ({"wwn": "0x5000", "by_path": "/dev/disk/by-path/pci-0"}, "0x5000"),
-        ({"by_path": "/dev/disk/by-path/pci-0"}, "/dev/disk/by-path/pci-0"),
-        ({}, "/dev/sda"),
+        ({"serial": "S1", "wwn": "0x5000", "by_path": BY_PATH}, "S1", {"serial": "s== S1", "wwn": "s== 0x5000"}),
+        ({"wwn": "0x5000", "by_path": BY_PATH}, "0x5000", {"wwn": "s== 0x5000"}),
+        ({"by_path": BY_PATH}, BY_PATH, {"by_path": f"s== {BY_PATH}"}),
+        ({}, "/dev/sda", {"name": "s== /dev/sda"}),
     ],
 )
-def test_a_disk_is_known_by_what_stays_with_it(facts: Mapping[str, Any], identity_: str) -> None:
-    assert identity(disk(**facts)) == identity_
-    assert root_disk(None, [disk(**facts)]) == identity_
+def test_a_disk_is_known_by_what_stays_with_it_and_told_to_the_agent_by_that(
+    facts: Mapping[str, Any], identity_: str, hints: Mapping[str, str]
+) -> None:
+    only = disk(**facts)
+    assert identity(only, [only]) == identity_
+    assert root_disk(None, [only]) == RootDisk(identity_, hints)
+
+
+def test_two_disks_that_could_both_be_the_root_disk_are_told_apart_at_the_next_boot() -> None:
+    """Kernel names are given anew; by them the agent would take whichever comes first."""
+    first, second = disk("/dev/nvme0n1", serial="S1"), disk("/dev/nvme1n1", serial="S2")
+    assert root_disk(None, [first, second]) == RootDisk("S1", {"serial": "s== S1"})
+    assert root_disk(RootDeviceHints(min_size_gib=4), [second, first]) == RootDisk("S2", {"serial": "s== S2"})
+
+
+def test_namespaces_that_share_their_controllers_serial_number_are_told_apart() -> None:
+    both = [disk("/dev/nvme0n1", serial="S1", wwn="eui.1"), disk("/dev/nvme0n2", serial="S1", wwn="eui.2")]
+    assert [identity(each, both) for each in both] == ["eui.1", "eui.2"]
+    chosen = root_disk(RootDeviceHints(wwn="eui.2"), both)
+    assert chosen == RootDisk("eui.2", {"serial": "s== S1", "wwn": "s== eui.2"})
+    assert left_behind("eui.1", chosen.identity, both) == "eui.1"
 
 
 def test_a_disk_that_no_hint_matches_is_no_root_disk() -> None:
