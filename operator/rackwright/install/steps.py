@@ -1,9 +1,9 @@
 """What the agent wants to know with every step: the machine as ironic-python-agent expects an Ironic node to look.
 
 The agent takes the root device hints from the node that it was told of last when it writes an image. So it is told of
-the node right before that, with the disk that was chosen (`TELL_NODE`), and of no disk when it looks itself up: hints may
-be corrected while the ramdisk waits. Without hints it would look itself up once more before it writes, and refuse disks
-of less than 4 GiB (`get_os_install_device`, hardware.py of ironic-python-agent 13.0.0).
+the node right before that, with the disk that was chosen (`TELL_NODE`), and of no disk when it looks itself up: hints
+may be corrected while the ramdisk waits. Without hints it would look itself up once more before it writes, and refuse
+disks of less than 4 GiB (`get_os_install_device`, hardware.py of ironic-python-agent 13.0.0).
 """
 
 from __future__ import annotations
