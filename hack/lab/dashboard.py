@@ -44,7 +44,7 @@ ROWS: dict[str, Sequence[Panel]] = {
     "Machines": (
         Panel(
             "Machines by phase",
-            "Undecided: declared, and not looked at yet.",
+            "Undecided: declared, and not looked at yet. Unreadable: left alone, its record can't be read.",
             [Query("max by (phase) (rackwright_machines)", "{{phase}}")],
             stacked=True,
         ),

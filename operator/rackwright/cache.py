@@ -77,7 +77,7 @@ class Cache:
         return known is not None and known.uid == metadata["uid"] and known.version >= int(metadata["resourceVersion"])
 
     def with_uid(self, uid: str) -> Machine | None:
-        """A machine by uid."""
+        """A machine by uid, if its record can be read: nobody takes in what is told of another."""
         key = self._by_uid.get(uid)
         return self._machines.get(key) if key else None
 
@@ -98,9 +98,12 @@ class Cache:
             self._tell(before.uid)
         affected |= self._unclaim(before) | {machine.key} | self.installs.note(machine)
         self._machines[machine.key] = machine
-        self._by_uid[machine.uid] = machine.key
+        if machine.readable:
+            self._by_uid[machine.uid] = machine.key
+        else:
+            self._by_uid.pop(machine.uid, None)
         self._new[machine.key.namespace] += machine.is_new
-        self.census.put(machine.uid, machine.status)
+        self.census.put(machine.uid, machine.status if machine.readable else None)
         for trait in machine.traits:
             self._traits.setdefault(trait, set()).add(machine.key)
         affected |= self._rivals(machine)
@@ -122,7 +125,7 @@ class Cache:
         if machine is None or machine.uid != uid:
             return set()
         del self._machines[key]
-        del self._by_uid[uid]
+        self._by_uid.pop(uid, None)
         self.census.remove(uid)
         affected = self._unclaim(machine) | self.installs.forget(uid)
         self._tell(uid)

@@ -18,7 +18,9 @@ from rackwright.lifecycle.reasons import QUEUED
 
 UNDECIDED = "Undecided"
 """Stands for the phase of a record that has no status yet."""
-PHASES = (UNDECIDED, *(phase.value for phase in Phase))
+UNREADABLE = "Unreadable"
+"""Stands for the phase of a record that can't be read."""
+PHASES = (UNDECIDED, UNREADABLE, *(phase.value for phase in Phase))
 EXPECTED: Mapping[Phase, timedelta] = {
     Phase.COMMISSIONING: timedelta(minutes=45),
     Phase.DEPLOYING: timedelta(minutes=60),
@@ -61,8 +63,8 @@ class Census:
         """Whose stay is overdue: phase and since when."""
         self._overdue_phases: Counter[str] = Counter()
 
-    def put(self, uid: str, status: BareMetalMachineStatus) -> None:
-        """Count this record as it is now."""
+    def put(self, uid: str, status: BareMetalMachineStatus | None) -> None:
+        """Count this record as it is now; without a status, as one that can't be read."""
         now = counted(status)
         before = self._counted.get(uid)
         if before == now:
@@ -119,8 +121,10 @@ _OURS = frozenset(ConditionType)
 _MOST_VOID = 1_000
 
 
-def counted(status: BareMetalMachineStatus) -> Counted:
+def counted(status: BareMetalMachineStatus | None) -> Counted:
     """What is counted of a record with this status; other writers' conditions are nobody's business here."""
+    if status is None:
+        return Counted(UNREADABLE, (), None)
     ours = tuple((c.type, c.status) for c in status.conditions if c.type in _OURS)
     return Counted(status.phase.value if status.phase is not None else UNDECIDED, ours, _since(status))
 

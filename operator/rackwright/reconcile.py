@@ -134,13 +134,13 @@ class Reconciler:
             reason = error if isinstance(error, ValueError) else f"{key} can't be read: {type(error).__name__}"
             _log.error(Line(f"{reason}; it is left alone until it can be", machine=key))
             if (known := self._cache.get(key)) is not None:
-                self.gone(known, deleted=False)  # to act upon what it was before would be to act upon the past
-            return
+                self.leave(known)  # to act upon what it was before would be to act upon the past
+            machine = Machine.unread(item)  # its claims stay, or another record would act on its machine
         if deleted:
             self.gone(machine)
             return
         before, affected = self._cache.get(machine.key), self._cache.put(machine)
-        if affected and not isinstance(self._jurisdiction(machine), Theirs):
+        if affected and machine.readable and not isinstance(self._jurisdiction(machine), Theirs):
             self._metrics.seen(before, machine)
         if before is not None and affected and before.uid != machine.uid:
             self._forget(before)  # it was made anew under its name, and the news of its end may never come
@@ -311,9 +311,9 @@ class Reconciler:
         return delay * random.uniform(0.8, 1.2)  # noqa: S311 (spreads retries, guards nothing)
 
     async def _pass(self, key: Key) -> float | None:
-        """Observe, decide, record or act; seconds until the next look, None if the machine is gone."""
+        """Observe, decide, record or act; seconds until the next look, None if there is nobody to look at."""
         machine = self._cache.get(key)
-        if machine is None:
+        if machine is None or not machine.readable:
             return None
         match self._jurisdiction(machine):
             case Theirs():

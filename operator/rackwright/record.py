@@ -19,7 +19,15 @@ from rackwright.api import (
     RECORD_ANNOTATION,
     SHARDED_BY_ANNOTATION,
 )
-from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
+from rackwright.api.machine import (
+    BMC,
+    BareMetalMachineSpec,
+    BareMetalMachineStatus,
+    HardwareSummary,
+    Installed,
+    OperationName,
+    Phase,
+)
 from rackwright.assignment import shard_key
 from rackwright.inventory.enlistment import Known, bmc_host, traits
 from rackwright.lifecycle.by_hand import moved_by_hand
@@ -83,6 +91,8 @@ class Machine:
     """What put it into the shard whose operator acts on it; None where none has yet."""
     traits: frozenset[str] = frozenset()
     """What it may be recognised by when it introduces itself: all of its network cards, its BMC, its serial number."""
+    readable: bool = True
+    """False for what is known of a record that can't be read: nobody acts on it, and on its machine nobody else."""
 
     @classmethod
     def read(cls, item: Mapping[str, Any], before: Machine | None = None) -> Machine:
@@ -123,6 +133,24 @@ class Machine:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise ValueError(f"{metadata['namespace']}/{metadata['name']}: {where} can't be read") from None
 
+    @classmethod
+    def unread(cls, item: Mapping[str, Any]) -> Machine:
+        """Of a record that `read` refuses: which machine it means, and nothing of what becomes of that."""
+        metadata = item["metadata"]
+        spec, status = _identity(item)
+        return cls(
+            key=Key.of(metadata),
+            uid=metadata["uid"],
+            version=int(metadata["resourceVersion"]),
+            generation=metadata.get("generation", 0),
+            created=metadata.get("creationTimestamp", ""),
+            spec=spec,
+            status=status,
+            stake=_stake(spec),
+            traits=traits(_macs(spec, status), _bmc_host(spec), status.hardware),
+            readable=False,
+        )
+
     @property
     def revision(self) -> Revision:
         """Tells this reading from any other."""
@@ -144,14 +172,15 @@ class Machine:
         return self.held_as not in (None, self.uid)
 
     @property
-    def precedence(self) -> tuple[bool, bool, str, str]:
+    def precedence(self) -> tuple[bool, bool, bool, str, str]:
         """Sorts first whom a MAC address or BMC belongs to that two claim: who holds data, who is trusted, the older.
 
         So a mistake in another record, however old, never reaches a machine that somebody uses; and a machine that
-        enlisted itself gives way to the record that somebody declares for it.
+        enlisted itself gives way to the record that somebody declares for it. What can't be read may say anything, so
+        it comes before all.
         """
         unused = self.status.installed is None and self.evidence is None
-        return unused, not self.spec.accepted, self.created, self.uid
+        return self.readable, unused, not self.spec.accepted, self.created, self.uid
 
     @property
     def is_new(self) -> bool:
@@ -167,7 +196,10 @@ class Machine:
             macs=_macs(self.spec, status),
             bmc_host=_bmc_host(self.spec),
             hardware=status.hardware,
-            in_use=status.installed is not None or self.evidence is not None or status.owner is not None,
+            in_use=not self.readable
+            or status.installed is not None
+            or self.evidence is not None
+            or status.owner is not None,
             is_new=self.is_new,
         )
 
@@ -200,6 +232,30 @@ def wants_inspection(status: BareMetalMachineStatus) -> bool:
     """Whether the present operation begins with an inspection: a release does where nobody ever inspected."""
     name = status.operation.name if status.operation is not None else None
     return name is OperationName.COMMISSION or (name is OperationName.RELEASE and status.hardware is None)
+
+
+def _identity(item: Mapping[str, Any]) -> tuple[BareMetalMachineSpec, BareMetalMachineStatus]:
+    """What tells which machine a record means, whatever else is in it."""
+    mac, address = _text(item, "spec", "bootMACAddress"), _text(item, "spec", "bmc", "address")
+    vendor, model, serial = (_text(item, "status", "hardware", name) or "" for name in ("vendor", "model", "serial"))
+    cards = _at(item, "status", "hardware", "macAddresses")
+    macs = [card for card in cards if isinstance(card, str)] if isinstance(cards, list) else []
+    return (
+        BareMetalMachineSpec(boot_mac_address=mac, bmc=BMC(address=address) if address is not None else None),
+        BareMetalMachineStatus(hardware=HardwareSummary(vendor=vendor, model=model, serial=serial, mac_addresses=macs)),
+    )
+
+
+def _text(item: Any, *path: str) -> str | None:
+    found = _at(item, *path)
+    return found if isinstance(found, str) else None
+
+
+def _at(item: Any, *path: str) -> Any:
+    """What the JSON has there, None for nothing."""
+    for name in path:
+        item = item.get(name) if isinstance(item, Mapping) else None
+    return item
 
 
 def _macs(spec: BareMetalMachineSpec, status: BareMetalMachineStatus) -> frozenset[str]:

@@ -195,6 +195,24 @@ def test_what_a_newer_version_wrote_is_no_error_to_an_older_one_that_came_back()
     assert status.hardware.cpus == 8
 
 
+@pytest.mark.parametrize("cards", [[OTHER_MAC], {"newer": OTHER_MAC}, None])
+def test_of_what_cannot_be_read_it_is_known_which_machine_it_means(cards: Any) -> None:
+    seen = {"vendor": "Contoso", "model": "R1", "serial": "SN0001", "macAddresses": cards, "newer": 1}
+    status = {"phase": "Newer", "hardware": seen}
+    unread = Machine.unread(item(mac=MAC.upper(), spec={"bootMode": "Newer", "accepted": "perhaps"}, status=status))
+    assert unread.stake == machine().stake
+    known = unread.known()
+    assert (known.in_use, known.is_new, known.bmc_host) == (True, False, "10.0.0.7")
+    assert known.macs == ({MAC, OTHER_MAC} if isinstance(cards, list) else {MAC})
+    assert known.hardware is not None
+    assert known.hardware.serial == "SN0001"
+    cache = Cache()
+    cache.put(unread)
+    assert cache.knows(MAC), "it is no stranger"
+    assert cache.by_mac((MAC,)) is None, "and nobody boots it"
+    Machine.unread({**item(), "spec": {"bmc": "newer"}, "status": {"hardware": 7}})
+
+
 def test_an_unreadable_annotation_still_says_that_something_is_installed() -> None:
     notes = {"metal.rackwright.io/installed": "{half of it"}
     evidence = machine(metadata={"annotations": notes}).evidence

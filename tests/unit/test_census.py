@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.lifecycle.worlds import declared, power_off, world
 
 from rackwright.api.machine import BareMetalMachineStatus, Phase
-from rackwright.census import EXPECTED, PHASES, UNDECIDED, Census, counted
+from rackwright.census import EXPECTED, PHASES, UNDECIDED, UNREADABLE, Census, counted
 from rackwright.lifecycle.decide import decide
 from rackwright.lifecycle.world import Blame, Fault, Place, Seen, World
 
@@ -168,7 +168,9 @@ def test_every_phase_has_a_name_and_a_record_without_one_too() -> None:
     census = Census()
     census.put("uid", status(None))
     assert shown(census.phases) == {UNDECIDED: 1}
-    assert set(PHASES) == {UNDECIDED, *Phase}
+    census.put("unread", None)
+    assert shown(census.phases) == {UNDECIDED: 1, UNREADABLE: 1}
+    assert set(PHASES) == {UNDECIDED, UNREADABLE, *Phase}
 
 
 def test_where_nobody_scrapes_the_stays_that_have_ended_are_let_go_of() -> None:

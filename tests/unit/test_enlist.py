@@ -173,6 +173,19 @@ async def test_a_record_that_another_operator_made_a_moment_ago_is_found(here: S
     assert here.deeds == ["apply hardwareinventories rack-a/sn0001"]
 
 
+@pytest.mark.parametrize(
+    "known",
+    [{"mac": CARD}, {"mac": STRANGE_CARD, "hardware": {"macAddresses": [CARD]}}, {"mac": STRANGE_CARD}],
+    ids=["its boot MAC address", "another card of it", "its serial number"],
+)
+async def test_a_machine_whose_record_cannot_be_read_is_recognised(here: Surroundings, known: dict[str, Any]) -> None:
+    hardware = {"vendor": "Contoso", "model": "R1", "serial": "SN0001", **known.pop("hardware", {})}
+    status = {"phase": "Newer", "hardware": hardware}
+    here.cache.put(Machine.unread(item("used", bmc="ipmi://10.0.0.9", status=status, **known)))
+    assert isinstance(await here.enlister.introduce(report()), TurnedAway)
+    assert here.deeds == []
+
+
 async def test_a_name_that_somebody_took_a_moment_ago_is_left_to_them(here: Surroundings) -> None:
     here.stored["sn0001"] = item("sn0001", mac=STRANGE_CARD)
     assert await here.enlister.introduce(report()) == Enlisted("uid-mac-525400aa0001")

@@ -756,14 +756,48 @@ def test_what_is_known_already_is_not_read_again(rig: Rig, caplog: pytest.LogCap
     assert not caplog.text
 
 
-def test_an_unreadable_machine_is_left_alone_and_said_so(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unreadable_machine_is_left_alone_and_said_so(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     changed = {"resourceVersion": "9", "generation": 2}
     broken = merged(rig.item, {"metadata": changed, "spec": {"commissioning": {"timeout": "soon"}}})
     rig.reconciler.seen(broken)
     assert "rack-a/node-07: commissioning.timeout can't be read" in caplog.text
-    assert rig.cache.get(KEY) is None
+    assert rig.deeds == ["forget"]
+    assert await rig.turn() is None
+    assert rig.deeds == ["forget"]
     rig.declare(resourceVersion="10")
-    assert rig.cache.get(KEY) is not None
+    assert await rig.turn() == 0.0
+    assert rig.deeds == ["forget", "listen to uid", "write", "tell BootingRamdisk"]
+
+
+NEWER = [{"spec": {"bootMode": "Newer"}}, {"status": {"phase": "Newer"}}]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["read before", "at a start"])
+@pytest.mark.parametrize("newer", NEWER, ids=["spec", "status"])
+def test_an_unreadable_machine_is_no_other_records(newer: dict[str, Any], *, known: bool) -> None:
+    before = Rig()
+    before.declare()
+    rig = before if known else Rig()
+    twin = merged(before.item, {"metadata": {"name": "twin", "uid": "twin"}})
+    unreadable = merged(merged(before.item, newer), {"metadata": {"resourceVersion": "9"}})
+    rig.reconciler.seen(twin)
+    rig.reconciler.seen(unreadable)
+    other = rig.cache.get(Key("rack-a", "twin"))
+    assert other is not None
+    assert rig.cache.twin_of(other) == KEY
+    assert rig.cache.census.phases["Unreadable"] == 1
+    rig.reconciler.seen(merged(unreadable, {"metadata": {"resourceVersion": "10"}}), deleted=True)
+    assert rig.cache.twin_of(other) is None
+    assert rig.cache.census.phases["Unreadable"] == 0
+
+
+def test_what_was_read_of_an_unreadable_machine_is_not_all_of_it_once_it_can_be(rig: Rig) -> None:
+    spec = {"locked": True}
+    rig.reconciler.seen(merged(rig.item, {"metadata": {"resourceVersion": "9"}, "spec": spec, **NEWER[1]}))
+    assert rig.cache.with_uid("uid") is None, "nobody takes in what its agent tells"
+    rig.reconciler.seen(merged(rig.item, {"metadata": {"resourceVersion": "10"}, "spec": spec}))
+    assert present(rig).spec.locked
+    assert rig.cache.with_uid("uid") is present(rig)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,12 @@ _DRIVER = {"driver": tuple(sorted({scheme.partition("+")[0] for scheme in DRIVER
 _PHASE = {"phase": PHASES}
 _OPERATION = {"operation": tuple(OperationName)}
 
-MACHINES = Family("rackwright_machines", Kind.GAUGE, "Machines by phase; Undecided: without a status yet.", _PHASE)
+MACHINES = Family(
+    "rackwright_machines",
+    Kind.GAUGE,
+    "Machines by phase; Undecided: without a status yet; Unreadable: with values that this version doesn't know.",
+    _PHASE,
+)
 OVERDUE = Family(
     "rackwright_machines_overdue",
     Kind.GAUGE,
