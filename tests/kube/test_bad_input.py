@@ -15,6 +15,8 @@ import pytest
 
 from lab.kubectl import Kubectl
 from lab.samples import ALLOCATED, DECLARED, DEPLOYED, Site, overlay
+from rackwright.api.machine import BareMetalMachineStatus
+from rackwright.status_patch import status_patch
 
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crds")]
 
@@ -517,6 +519,36 @@ def test_conditions_of_other_writers_survive_ours(
     assert patch([*known, condition("Ready", "True", "AsDeclared")], version)[0] == 0
     apply_foreign(foreign)
     assert {c["type"] for c in read()[0]} == {"example.org/BurnIn", "Ready"}
+
+
+def test_what_another_writer_wrote_stays_its_own_however_it_spells_it(
+    kubectl: Kubectl, namespace: str, apply: Callable[[str], str]
+) -> None:
+    """Who writes a field differently owns it: the writer's next apply would be a conflict, and its gate stay open."""
+    apply(changed(MACHINE, {}))
+    passed = {"type": "example.org/BurnIn", "status": "True", "reason": "Passed"}
+    passed["lastTransitionTime"] = "2026-01-02T05:04:05.678+02:00"
+    mine = {key: value for key, value in MACHINE.items() if key != "spec"}
+    as_writer = ("apply", "--server-side", "--field-manager=burn-in", "--subresource=status", "-n", namespace)
+    as_operator = ("patch", "bmm", "node-01", "-n", namespace, "--subresource=status", "--type=merge", "-p")
+
+    def write(verdict: str) -> None:
+        document = {**mine, "status": {"conditions": [{**passed, "status": verdict}]}}
+        done = kubectl(*as_writer, "-f", "-", stdin=json.dumps(document))
+        assert done.returncode == 0, done.stderr
+
+    def read() -> BareMetalMachineStatus:
+        found = json.loads(kubectl("get", "bmm", "node-01", "-n", namespace, "-o", "json").stdout)
+        return BareMetalMachineStatus.model_validate(found["status"])
+
+    write("True")
+    before = read()
+    ready = BareMetalMachineStatus.model_validate({"conditions": [condition("Ready", "True", "AsDeclared")]})
+    after = before.model_copy(update={"conditions": [*ready.conditions, *before.conditions]})
+    done = kubectl(*as_operator, json.dumps({"status": status_patch(before, after)}))
+    assert done.returncode == 0, done.stderr
+    write("False")
+    assert {each.type: each.status for each in read().conditions} == {"Ready": "True", "example.org/BurnIn": "False"}
 
 
 def test_two_conditions_of_one_type_are_refused(kubectl: Kubectl, namespace: str, apply: Callable[[str], str]) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    SerializerFunctionWrapHandler,
+    ValidatorFunctionWrapHandler,
+)
 from pydantic.dataclasses import dataclass
+from pydantic_core import CoreSchema, core_schema
 
 from rackwright.api.fields import CONFIG, Repeated, Time
 
@@ -36,3 +45,60 @@ class Condition:
     last_transition_time: Time = Field(description="When status last changed.")
     reason: Repeated = Field(description="Why, as one CamelCase word.")
     message: Repeated = Field(default="", description="Why, in a sentence.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OtherCondition:
+    """Another writer's condition, word for word.
+
+    The list is written as a whole: whatever were spelt differently would be ours from then on, by server-side apply,
+    and its writer's next apply a conflict.
+    """
+
+    given: Mapping[str, Any]
+
+    @property
+    def type(self) -> str:
+        """What is observed."""
+        return str(self.given.get("type", ""))
+
+    @property
+    def status(self) -> str:
+        """Whether it holds."""
+        return str(self.given.get("status", ""))
+
+    @property
+    def reason(self) -> str:
+        """Why, as one CamelCase word."""
+        return str(self.given.get("reason", ""))
+
+    @property
+    def message(self) -> str:
+        """Why, in a sentence."""
+        return str(self.given.get("message", ""))
+
+
+_OURS = frozenset(ConditionType)
+
+
+def _read(given: Any, ours: ValidatorFunctionWrapHandler) -> Condition | OtherCondition:
+    if isinstance(given, OtherCondition):
+        return given
+    if isinstance(given, Mapping) and given.get("type") not in _OURS:
+        return OtherCondition(dict(given))
+    condition: Condition = ours(given)
+    return condition
+
+
+def _written(condition: Condition | OtherCondition, ours: SerializerFunctionWrapHandler) -> Any:
+    return dict(condition.given) if isinstance(condition, OtherCondition) else ours(condition)
+
+
+def _by_writer(_source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    ours = handler.generate_schema(Condition)
+    as_written = core_schema.wrap_serializer_function_ser_schema(_written, schema=ours)
+    return core_schema.no_info_wrap_validator_function(_read, ours, serialization=as_written)
+
+
+AnyCondition: TypeAlias = Annotated[Condition | OtherCondition, GetPydanticSchema(_by_writer)]
+"""On the wire, a `Condition`."""

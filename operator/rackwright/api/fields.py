@@ -123,7 +123,7 @@ def _seconds(value: datetime) -> datetime:
 @lru_cache(maxsize=4096)
 def _rfc3339(value: datetime) -> str:
     """The conditions of one machine share most of their times, and those of many the last ones."""
-    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{value.replace(tzinfo=None).isoformat(timespec='seconds')}Z"  # strftime may leave a year's zeros out
 
 
 Time = Annotated[

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from rackwright.api.conditions import Condition
+from rackwright.api.conditions import AnyCondition
 from rackwright.api.fields import (
     CONFIG,
     BMCAddress,
@@ -552,7 +552,7 @@ class BareMetalMachineStatus(Model):
     observed_generation: int = Field(
         default=0, description="The generation of spec that this status answers; -1: none yet."
     )
-    conditions: list[Condition] = Field(
+    conditions: list[AnyCondition] = Field(
         default=[],
         description="Ready, Reconciling, Stalled and the rest, by type; other types are other writers' and are kept.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},

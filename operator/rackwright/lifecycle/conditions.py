@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rackwright.api.conditions import Condition, ConditionType
+from rackwright.api.conditions import AnyCondition, Condition, ConditionType
 from rackwright.api.machine import OperationName, Phase, Power
 from rackwright.lifecycle.by_hand import moved_by_hand
 from rackwright.lifecycle.guards import seen_off
@@ -19,7 +19,7 @@ Verdict = tuple[Literal["True", "False", "Unknown"], str, str]
 """Status, reason, message."""
 
 
-def conditions(world: World, step: Action | Pause, reason: str, message: str) -> list[Condition]:
+def conditions(world: World, step: Action | Pause, reason: str, message: str) -> list[AnyCondition]:
     """Ours, with the time of their last change kept; those of other controllers as they are."""
     settled = isinstance(step, Rest) and step.settled
     stalled = isinstance(step, Hold)
@@ -35,7 +35,7 @@ def conditions(world: World, step: Action | Pause, reason: str, message: str) ->
         ConditionType.LAYOUT_COMPATIBLE: ("True", "NoLayout", "No storage or network layout is declared."),
         ConditionType.LOCKED: _locked(world),
     }
-    before = {c.type: c for c in world.status.conditions}
+    before = {c.type: c for c in world.status.conditions if isinstance(c, Condition)}
     ours = [_condition(world, kind, verdict, before.get(kind)) for kind, verdict in verdicts.items()]
     return [*ours, *(c for c in world.status.conditions if c.type not in verdicts)]
 
