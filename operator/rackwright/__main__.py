@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 from dataclasses import replace
@@ -30,6 +31,8 @@ from rackwright.reconcile import PROGRESS_SECONDS
 from rackwright.server import CannotListen
 
 _LAST_PORT = 65535
+_YEAR = 365 * 86400.0
+"""Longer than anybody waits; a moment that is so far away can still be told."""
 _EXPECTED = ", ".join(f"{phase}={format_duration(time)}" for phase, time in EXPECTED.items())
 
 
@@ -190,6 +193,21 @@ def _count_or_none(text: str) -> int:
     return 0 if text == "0" else _count(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _YEAR:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, more than 0 and at most {_YEAR:.0f}, a year")
+    return seconds
+
+
+def _seconds_or_none(text: str) -> float:
+    """0 where nothing is waited for."""
+    return 0.0 if text in {"0", "0.0"} else _seconds(text)
+
+
 def _shard(text: str) -> Plan:
     numbers, _, shards = text.partition("/")
     try:
@@ -270,7 +288,7 @@ def _run_options(run: argparse.ArgumentParser) -> None:
         help="machines worked on at once (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
-        "--grace", type=float, default=60.0, metavar="SECONDS",
+        "--grace", type=_seconds_or_none, default=60.0, metavar="SECONDS",
         help="for an installed system to shut down before its power is cut (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
@@ -292,39 +310,39 @@ def _run_options(run: argparse.ArgumentParser) -> None:
         help="exchanges of this operator with BMCs that begin in a second (default: no limit)",
     )  # fmt: skip
     run.add_argument(
-        "--retry-base", type=float, default=Policy().retry_base.total_seconds(), metavar="SECONDS",
+        "--retry-base", type=_seconds, default=Policy().retry_base.total_seconds(), metavar="SECONDS",
         help="between a first attempt that failed and the second; doubles with each (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
-        "--power-poll", type=float, default=Policy().poll.total_seconds(), metavar="SECONDS",
+        "--power-poll", type=_seconds, default=Policy().poll.total_seconds(), metavar="SECONDS",
         help="between two looks at the power of a machine at rest (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
-        "--boot-timeout", type=float, default=Policy().boot_timeout.total_seconds(), metavar="SECONDS",
+        "--boot-timeout", type=_seconds, default=Policy().boot_timeout.total_seconds(), metavar="SECONDS",
         help="from power-on until the ramdisk's agent must have reported (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
-        "--agent-silence", type=float, default=Policy().silence.total_seconds(), metavar="SECONDS",
+        "--agent-silence", type=_seconds, default=Policy().silence.total_seconds(), metavar="SECONDS",
         help="after which an agent at work is given up; agents report every 18 s or sooner (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
-        "--bmc-timeout", type=float, default=DEFAULT_LIMITS.read, metavar="SECONDS",
+        "--bmc-timeout", type=_seconds, default=DEFAULT_LIMITS.read, metavar="SECONDS",
         help="for a BMC to answer, twice as long for an exchange of several answers (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
-        "--bmc-settle", type=float, default=DEFAULT_LIMITS.settle, metavar="SECONDS",
+        "--bmc-settle", type=_seconds, default=DEFAULT_LIMITS.settle, metavar="SECONDS",
         help="for a BMC to reach the power that it accepted to switch to (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
-        "--show-progress-after", type=float, default=PROGRESS_SECONDS, metavar="SECONDS",
+        "--show-progress-after", type=_seconds_or_none, default=PROGRESS_SECONDS, metavar="SECONDS",
         help="for which a machine that gets on within a step is so before status tells of it (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
-        "--watch-silence", type=float, default=SILENCE_SECONDS, metavar="SECONDS",
+        "--watch-silence", type=_seconds, default=SILENCE_SECONDS, metavar="SECONDS",
         help="after which a silent watch is begun anew; API servers send a bookmark each minute (default %(default)s)",
     )  # fmt: skip
     run.add_argument(
-        "--resync", type=float, default=app.RESYNC_SECONDS, metavar="SECONDS",
+        "--resync", type=_seconds, default=app.RESYNC_SECONDS, metavar="SECONDS",
         help="between two listings of all machines and images, beside the watches (default %(default)s)",
     )  # fmt: skip
     run.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -176,6 +177,36 @@ def test_how_much_goes_on_at_once_is_at_least_one(
     with pytest.raises(SystemExit):
         settings(option, "0", folder=tmp_path)
     assert f"argument {option}: must be a number, 1 or more" in capsys.readouterr().err
+
+
+TIMES = [
+    *("--retry-base", "--power-poll", "--boot-timeout", "--agent-silence", "--bmc-timeout", "--bmc-settle"),
+    *("--watch-silence", "--resync"),
+]
+AT_ONCE = ["--grace", "--show-progress-after"]
+
+
+@pytest.mark.parametrize("option", [*TIMES, *AT_ONCE])
+def test_a_time_that_none_can_be_is_refused_by_its_option(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings(option, "0.5", folder=tmp_path)
+    for time in ("-1", "nan", "inf", "1e300", "soon", *(["0"] if option in TIMES else [])):
+        with pytest.raises(SystemExit):
+            settings(f"{option}={time}", folder=tmp_path)
+        assert f"argument {option}: must be a number of seconds" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("option", AT_ONCE)
+def test_a_time_that_may_be_none_is_taken(option: str, tmp_path: Path) -> None:
+    settings(option, "0", folder=tmp_path)
+
+
+def test_every_time_is_refused_in_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    timed = re.findall(r"^  (--[a-z-]+) SECONDS", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(timed) == sorted([*TIMES, *AT_ONCE])
 
 
 @pytest.mark.parametrize("shard", ["", "1", "4/4", "-1/4", "1/0", "a/4", "1/b", "1,/4"])
