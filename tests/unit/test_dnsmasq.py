@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rackwright.netboot.dnsmasq import Leases, NetbootService, ProxyDHCP, render
-from rackwright.netboot.tftp import entry_script, furnish
+from rackwright.netboot.script import entry_script
+from rackwright.netboot.tftp import furnish
 
 NETWORK = IPv4Network("10.0.0.0/24")
 OURS = NetbootService(

@@ -1,4 +1,4 @@
-"""The iPXE script for a decision.
+"""The iPXE scripts: the first, which asks the operator what to boot, and the one for each decision.
 
 iPXE splits a line at white space, expands `${...}`, and takes `||`, `&&`, `;` and `#` for syntax. So whatever goes
 into a script is checked against what it can be: settings when they are made, a machine's name when it is printed.
@@ -7,6 +7,7 @@ into a script is checked against what it can be: settings when they are made, a 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -14,7 +15,7 @@ from rackwright.agent.sessions import Boot, canonical_mac
 from rackwright.netboot.decision import AskAgain, Decision, Introduce, LocalDisk, Ramdisk
 
 RETRY_SECONDS = 10
-ASK_SECONDS = 5
+ASK_SECONDS, ASK_TIMES = 5, 24
 ENLIST = "rackwright.enlist=1"
 """Tells the ramdisk to leave disks read-only, to inspect and report, and then to switch the machine off (its unit
 `enlist.service`)."""
@@ -53,6 +54,11 @@ class RamdiskSettings:
                     raise ValueError(f"{value!r}: {kind}")
 
 
+def entry_script(base_url: str) -> str:
+    """For every machine; iPXE puts in the MAC of the card it booted from: 02-00-5e-10-00-01."""
+    return "\n".join(["#!ipxe", *_ask(f"{base_url}/boot/ipxe?mac=${{netX/mac:hexhyp}}"), ""])
+
+
 def script(decision: Decision, settings: RamdiskSettings) -> str:
     """The script for a decision, ready to be served; ValueError for a MAC address that is none."""
     return "\n".join(["#!ipxe", *_lines(decision, settings), ""])
@@ -83,24 +89,26 @@ def _lines(decision: Decision, settings: RamdiskSettings) -> list[str]:
     match decision:
         case Ramdisk(boot):
             title = f"machine {boot.namespace}/{boot.name}, {boot.operation}, attempt {boot.attempt}"
-            return _ramdisk(decision, settings, title)
+            # For ever: what its disk holds isn't wanted now, and in the end its attempt cuts the power.
+            return _ramdisk(decision, settings, title, [f"chain --replace {_url(decision, settings)} || goto again"])
         case Introduce():
-            return _ramdisk(decision, settings, "a machine nobody declared, inspecting it")
+            title = "a machine nobody declared, inspecting it"
+            return _ramdisk(decision, settings, title, _ask(_url(decision, settings)))
         case LocalDisk(reason):
             # With status 1: UEFI firmware takes 0 for a boot that succeeded, and may show its menu instead of going on.
             return [f"echo Rackwright: booting the local disk, {reason}", "exit 1"]
-        case AskAgain(mac, asked):
+        case AskAgain(_, asked):
             return [
-                ":again",
                 "echo Rackwright: the operator is starting, please wait",
                 f"sleep {ASK_SECONDS}",
-                f"chain --replace {_script_url(settings, mac)}&asked={asked} || goto again",
+                *_ask(f"{_url(decision, settings)}&asked={asked}"),
             ]
         case _ as never:
             assert_never(never)
 
 
-def _ramdisk(decision: Ramdisk | Introduce, settings: RamdiskSettings, title: str) -> list[str]:
+def _ramdisk(decision: Ramdisk | Introduce, settings: RamdiskSettings, title: str, ask: Sequence[str]) -> list[str]:
+    """Load it; where that fails `ask`, instead of repeating: by then the operation may be over."""
     files = f"{settings.base_url}/boot/files"
     arguments = " ".join(kernel_arguments(decision, settings))
     return [
@@ -112,13 +120,34 @@ def _ramdisk(decision: Ramdisk | Introduce, settings: RamdiskSettings, title: st
         f"echo Rackwright: the ramdisk could not be loaded, asking again in {RETRY_SECONDS} s",
         "imgfree",
         f"sleep {RETRY_SECONDS}",
-        # Asks instead of repeating: by then the operation may be over.
-        f"chain --replace {_script_url(settings, decision.mac)} || goto again",
+        *ask,
     ]
 
 
-def _script_url(settings: RamdiskSettings, mac: str) -> str:
-    return f"{settings.base_url}/boot/ipxe?mac={_hyphens(mac)}"
+def _ask(url: str) -> list[str]:
+    """Ask for a script for two minutes, then let the firmware go on.
+
+    A machine must not depend on the operator's being there at that moment, nor be kept from its own disk where there is
+    none for long.
+    """
+    return [
+        "set asked:int32 0",
+        ":ask",
+        # From where it takes over, nothing here is run any more: what it ends with is told to the firmware.
+        f"chain --replace {url} ||",
+        "inc asked",
+        f"iseq ${{asked}} {ASK_TIMES} && goto absent ||",
+        f"echo Rackwright: the operator does not answer, asking again in {ASK_SECONDS} s",
+        f"sleep {ASK_SECONDS}",
+        "goto ask",
+        ":absent",
+        "echo Rackwright: there is no operator, booting the local disk",
+        "exit 1",
+    ]
+
+
+def _url(decision: Ramdisk | Introduce | AskAgain, settings: RamdiskSettings) -> str:
+    return f"{settings.base_url}/boot/ipxe?mac={_hyphens(decision.mac)}"
 
 
 def _hyphens(mac: str) -> str:

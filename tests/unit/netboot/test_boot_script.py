@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.agent.world import MAC, boot
 
 from rackwright.netboot.decision import AskAgain, Introduce, LocalDisk, Ramdisk, Why
-from rackwright.netboot.script import RamdiskSettings, kernel_arguments, script
+from rackwright.netboot.script import RamdiskSettings, entry_script, kernel_arguments, script
 
 SETTINGS = RamdiskSettings("http://10.0.0.1:8080")
 COMMANDS = {"echo", "kernel", "initrd", "boot", "imgfree", "sleep", "chain", "exit", "goto", "#!ipxe"}
@@ -69,7 +69,8 @@ def test_the_script_of_a_machine_that_nobody_knows() -> None:
         " ipa-inspection-callback-url=http://10.0.0.1:8080/v1/continue_inspection"
         " ipa-inspection-collectors=default || goto again"
     )
-    assert others == script(Ramdisk(boot(), MAC), SETTINGS).splitlines()[3:]
+    ours = script(Ramdisk(boot(), MAC), SETTINGS).splitlines()[3:-1]
+    assert others[: len(ours)] == ours
 
 
 def test_a_machine_that_nobody_knows_is_told_of_no_api_to_ask_who_it_is() -> None:
@@ -84,10 +85,60 @@ def test_no_machine_of_ours_is_told_to_switch_itself_off() -> None:
 
 
 def test_asking_again_counts() -> None:
-    assert commands(script(AskAgain(MAC, 3), SETTINGS))[-2:] == [
-        ["chain", "--replace", "http://10.0.0.1:8080/boot/ipxe?mac=52-54-00-00-00-07&asked=3"],
-        ["goto", "again"],
-    ]
+    asked = ["chain", "--replace", "http://10.0.0.1:8080/boot/ipxe?mac=52-54-00-00-00-07&asked=3"]
+    assert asked in commands(script(AskAgain(MAC, 3), SETTINGS))
+
+
+def run_alone(text: str, *, longest: int = 3600) -> tuple[int, str | None]:
+    """Run a script as iPXE does, where nothing can be loaded: for how many seconds, and what it exits with.
+
+    None: it ends never, or by a command that failed.
+    """
+    lines, at, slept, asked, failed = text.splitlines(), 1, 0, 0, False
+    while at < len(lines) and slept < longest and not failed:
+        words, at, after = lines[at].split(), at + 1, ""
+        while words and not words[0].startswith(":"):
+            cut = next((n for n, word in enumerate(words) if word in {"||", "&&"}), len(words))
+            command, (before, after), words = words[:cut], (after, "".join(words[cut : cut + 1])), words[cut + 1 :]
+            if (before == "||" and not failed) or (before == "&&" and failed):
+                continue
+            match command:
+                case ["sleep", seconds]:
+                    slept += int(seconds)
+                case ["goto", label]:
+                    at, words, failed = lines.index(f":{label}"), [], False
+                case ["exit", code]:
+                    return slept, code
+                case ["set", "asked:int32", number]:
+                    asked = int(number)
+                case ["inc", "asked"]:
+                    asked += 1
+                case ["iseq", "${asked}", number]:
+                    failed = asked != int(number)
+                case [name, *_]:
+                    failed = name in {"chain", "kernel", "initrd", "boot"}
+        failed = failed and after != "||"
+    return slept, None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        entry_script("http://10.0.0.1:8080"),
+        script(AskAgain(MAC, 1), SETTINGS),
+        script(Introduce(MAC), SETTINGS),
+    ],
+    ids=["the first", "told to ask again", "told to introduce itself"],
+)
+def test_where_no_operator_answers_any_more_a_machine_boots_its_disk_after_two_minutes(text: str) -> None:
+    slept, code = run_alone(text)
+    assert code == "1"
+    assert 110 <= slept <= 130
+
+
+def test_a_machine_that_is_being_booted_asks_until_its_attempt_ends() -> None:
+    slept, code = run_alone(script(Ramdisk(boot(), MAC), SETTINGS))
+    assert (slept, code) == (3600, None)
 
 
 def test_only_a_boot_that_wants_inventory_mentions_inspection() -> None:
