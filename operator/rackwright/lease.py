@@ -25,7 +25,7 @@ from typing import Any
 
 from rackwright.api import GROUP
 from rackwright.fence import Mandate
-from rackwright.kube import Cluster, ClusterError, Conflict, Gone
+from rackwright.kube import Cluster, ClusterError, Conflict, Gone, Refused
 
 WANTED = f"{GROUP}/wanted-by"
 """Annotation of a Lease: who asks its holder for it."""
@@ -115,6 +115,8 @@ class Leadership:
         self._written: dict[str, Any] | None = None
         self._seen: Sighting | None = None
         self._free = asyncio.Event()
+        self.refused = False
+        """Whether the API server doesn't let this candidate have the Lease, whoever holds it."""
 
     def holds(self) -> bool:
         """Whether acting is safe right now."""
@@ -152,7 +154,7 @@ class Leadership:
             self._free.clear()
             if await self._renew(hesitation):
                 break
-            if not told:
+            if not told and self._is_anothers():
                 _log.info("standing by: another operator holds the Lease %s/%s", self._namespace, self._name)
                 told = True
             left = self._seen.left(self._terms.duration) if self._seen is not None else 0.0
@@ -223,9 +225,19 @@ class Leadership:
             if not self._is_mine(lease):  # before it is: the answer to the write may be lost
                 self.unfinished = _unfinished(lease)
             self._written = await self._write(self._claim(lease))
+            self.refused = False
         except (Conflict, Gone):
             again, self._written = self._written is not None, None
             return again and await self._renew()  # somebody may only have asked for it, or deleted it
+        except Refused as error:
+            if not self.refused:
+                _log.error(
+                    "%s. Does the Role rackwright-operator in the namespace %s name this Lease? That of "
+                    "manifests/base/rbac.yaml names those of 16 shards",
+                    error, self._namespace,
+                )  # fmt: skip
+            self.refused = True
+            return False
         except ClusterError as error:
             _log.warning("the Lease could not be renewed: %s", error)
             return False
@@ -256,10 +268,12 @@ class Leadership:
 
     def _mine_to_take(self, lease: Mapping[str, Any] | None) -> bool:
         """Whether nobody can hold it any more; a Lease that was deleted is its holder's for as long as it was."""
+        return self._is_mine(lease) or not self._is_anothers()
+
+    def _is_anothers(self) -> bool:
+        """Whether another may hold it, by what was seen of it."""
         seen = self._seen
-        if seen is None or not seen.holder or seen.holder == self._identity:
-            return True
-        return self._is_mine(lease) or seen.left(self._terms.duration) < 0
+        return seen is not None and seen.holder not in {"", self._identity} and seen.left(self._terms.duration) >= 0
 
     def _claim(self, lease: Mapping[str, Any] | None) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -249,8 +249,9 @@ class Shards:
                 async with asyncio.timeout(self._terms.period):
                     await self._news.wait()
             holders = self._holders()
-            shard = asks_for(holders, self._identity, self._plan.mine)
-            if shard is None or not holders.keys() >= self._plan.mine or self._otherwise() is not None:
+            mine = {shard for shard in self._plan.mine if not self._leases[shard].refused}
+            shard = asks_for(holders, self._identity, mine)
+            if shard is None or not holders.keys() >= mine or self._otherwise() is not None:
                 continue  # what is free comes first; and who divides the fleet differently waits for the others' end
             seen = self._leases[shard].seen
             already = seen is not None and seen.annotations.get(WANTED) == self._identity

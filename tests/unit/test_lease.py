@@ -98,6 +98,23 @@ async def test_a_standby_waits_as_long_as_the_holder_renews() -> None:
         assert not keeping.done()
 
 
+async def test_a_lease_is_said_to_be_anothers_when_it_is_and_not_when_nobody_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    leases = Leases()
+    first, second = candidate(leases, "first"), candidate(leases, "second")
+    leases.silent = True
+    with pytest.raises(TimeoutError):
+        await within(2 * SHORT.period, first)
+    assert "standing by" not in caplog.text
+    leases.silent = False
+    await within(5, first)
+    with pytest.raises(TimeoutError):
+        await within(2 * SHORT.period, second)
+    assert caplog.text.count("standing by: another operator holds the Lease rackwright-system/rackwright") == 1
+
+
 async def test_a_standby_takes_over_at_once_when_the_lease_is_given_up() -> None:
     leases = Leases()
     first, second = candidate(leases, "first"), candidate(leases, "second")

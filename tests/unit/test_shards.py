@@ -16,7 +16,7 @@ from tests.unit.test_cache import item
 
 from rackwright import shards as module
 from rackwright.assignment import Plan
-from rackwright.kube import Conflict, Unavailable
+from rackwright.kube import Conflict, Refused, Unavailable
 from rackwright.lease import Terms
 from rackwright.record import Machine
 from rackwright.shards import Ours, Shards, Theirs, ToBeMoved, lease_name
@@ -34,10 +34,14 @@ class Leases:
         self.version = 0
         self.silent = False
         self.watched = True
+        self.unnamed: set[str] = set()
+        """Those that the operators' Role doesn't name."""
         self.news = asyncio.Event()
 
     async def lease(self, _namespace: str, name: str, *, seconds: float) -> dict[str, Any] | None:  # noqa: ARG002 (the port's)
         await self._answer()
+        if name in self.unnamed:
+            raise Refused(f"could not read the Lease {name}: 403 Forbidden")
         return copy.deepcopy(self.stored.get(name))
 
     async def leases(self, _namespace: str, *, seconds: float) -> list[dict[str, Any]]:  # noqa: ARG002 (the port's)
@@ -252,6 +256,25 @@ async def test_operators_that_come_get_their_share_and_those_that_go_leave_their
             assert kept[1] <= set(second.shards.held())
             await until(lambda: loads(first, second) == [3, 3])
         assert await until(lambda: loads(first) == [6]) < QUICK.duration, "what is given up isn't waited for"
+
+
+async def test_shards_whose_leases_are_refused_keep_nobody_from_sharing_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    leases = Leases()
+    leases.unnamed = {"rackwright-4", "rackwright-5"}
+    first, second = (Operator(leases, name, Plan.shared(6)) for name in "ab")
+    caplog.set_level("INFO")
+    async with never_two(first, second), running(first):
+        await until(lambda: loads(first) == [4])
+        said = [record.message for record in caplog.records if "403 Forbidden" in record.message]
+        assert len(said) == 2, "once for each"
+        assert all("Does the Role rackwright-operator in the namespace rackwright-system name" in each for each in said)
+        assert "standing by" not in caplog.text
+        async with running(second):
+            await until(lambda: loads(first, second) == [2, 2])
+            leases.unnamed.clear()
+            await until(lambda: loads(first, second) == [3, 3])
 
 
 async def test_those_that_start_at_once_share_as_well() -> None:
