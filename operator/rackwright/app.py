@@ -414,7 +414,7 @@ async def run(settings: Settings) -> int:
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         cluster = await stack.enter_async_context(connected(trace=traced(metrics.request)))
-        tokens = Tokens(await _token_key(cluster, settings.namespace, stop))
+        tokens = Tokens(await _token_key(cluster, settings, stop))
         identity = f"{socket.gethostname()}-{os.getpid()}-{random_secrets.token_hex(4)}"
         url = settings.own_url or settings.base_url
         shards = Shards(cluster, settings.namespace, identity, settings.plan, url)
@@ -438,27 +438,38 @@ def _catch_signals(stop: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
 
 
-async def _token_key(cluster: Cluster, namespace: str, stop: asyncio.Event) -> bytes:
-    """The key that tokens are derived from, made by the first operator that ever runs here."""
-    while True:
-        try:
-            secret = await cluster.secret(namespace, TOKENS_SECRET)
-            if secret is None:
-                made = {TOKENS_KEY: random_secrets.token_bytes(KEY_BYTES)}
-                await cluster.create_secret(namespace, TOKENS_SECRET, made)
-                continue
-            if TOKENS_KEY not in secret.data:
-                raise ValueError(
-                    f"the Secret {namespace}/{TOKENS_SECRET} has no {TOKENS_KEY!r}: delete it, and a new one is made"
-                )
-            return secret.data[TOKENS_KEY]
-        except Conflict:
-            continue
-        except ClusterError as error:
-            _log.warning("%s%s; again in %g s", error, _remedy(error, namespace), RETRY_SECONDS)
+async def _token_key(cluster: Cluster, settings: Settings, stop: asyncio.Event) -> bytes:
+    """The key that tokens are derived from, as soon as it can be had.
+
+    Probes are answered meanwhile: the kubelet would end a process for nothing that this one can help, and begin it
+    again ever more rarely.
+    """
+    async with AsyncExitStack() as waiting:
+        listens = False
+        while True:
+            try:
+                return await _stored_key(cluster, settings.namespace)
+            except ClusterError as error:
+                _log.warning("%s%s; again in %g s", error, _remedy(error, settings.namespace), RETRY_SECONDS)
+            if not listens:
+                web = server.waiting("starting: the key that tokens are derived from can't be read yet")
+                await waiting.enter_async_context(server.listening(web, settings.http_host, settings.http_port))
+                listens = True
             await _first(stop.wait(), asyncio.sleep(RETRY_SECONDS))
             if stop.is_set():
-                raise SystemExit(0) from None
+                raise SystemExit(0)
+
+
+async def _stored_key(cluster: Cluster, namespace: str) -> bytes:
+    """The key as the cluster has it, made by the first operator that ever runs here."""
+    while (secret := await cluster.secret(namespace, TOKENS_SECRET)) is None:
+        with suppress(Conflict):  # another made it
+            await cluster.create_secret(namespace, TOKENS_SECRET, {TOKENS_KEY: random_secrets.token_bytes(KEY_BYTES)})
+    if TOKENS_KEY not in secret.data:
+        raise ValueError(
+            f"the Secret {namespace}/{TOKENS_SECRET} has no {TOKENS_KEY!r}: delete it, and a new one is made"
+        )
+    return secret.data[TOKENS_KEY]
 
 
 def _remedy(error: ClusterError, namespace: str) -> str:

@@ -40,9 +40,6 @@ def build(
     With `access_log` each request is one INFO line: method, route, status, milliseconds, peer.
     """
 
-    async def healthz(_request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
     async def readyz(_request: web.Request) -> web.Response:
         reason = unready()
         return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
@@ -58,8 +55,19 @@ def build(
         return await handler(request)
 
     app = web.Application(middlewares=[_logged, known] if access_log else [known])
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    app.add_routes([web.get("/healthz", _healthz), web.get("/readyz", readyz)])
     app.add_routes([*agent.routes(), *scripts.routes(), *files.routes(), *extra])
+    return app
+
+
+def waiting(reason: str) -> web.Application:
+    """What is served while nothing can be put together yet: it lives, and isn't ready, for this reason."""
+
+    async def not_yet(_request: web.Request) -> web.Response:
+        return web.Response(text=f"{reason}\n", status=503)
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", _healthz), web.route("*", "/{path:.*}", not_yet)])
     return app
 
 
@@ -85,6 +93,10 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
+
+
+async def _healthz(_request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
 
 
 @web.middleware

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
+from aiohttp.web import Application
 
-from rackwright import app
+from rackwright import app, server
 from rackwright.agent.tokens import Tokens
 from rackwright.kube import Refused, Secret, Unavailable, Unidentified
 from rackwright.metrics import Metrics
@@ -47,6 +50,9 @@ def test_where_it_may_not_it_goes_on(
     monkeypatch.undo()
 
 
+SETTINGS = app.Settings("http://10.0.0.1", "127.0.0.1", 0, "metal", RamdiskSettings("http://10.0.0.1"))
+
+
 @dataclass
 class Cluster:
     """A cluster that fails at first, in these ways."""
@@ -73,12 +79,35 @@ async def test_an_operator_that_may_not_read_its_key_says_what_it_lacks_and_trie
     monkeypatch.setattr(app, "RETRY_SECONDS", 0.0)
     cluster = Cluster([trouble, trouble])
     async with asyncio.timeout(10):
-        assert await app._token_key(cluster, "metal", asyncio.Event()) == b"k"  # type: ignore[arg-type]
+        assert await app._token_key(cluster, SETTINGS, asyncio.Event()) == b"k"  # type: ignore[arg-type]
     assert len(caplog.messages) == 2
     for message in caplog.messages:
         assert message.startswith(str(trouble))
         assert message.endswith("; again in 0 s")
         assert remedy in message if remedy else message == f"{trouble}; again in 0 s"
+
+
+async def test_an_operator_that_waits_for_the_api_server_lives_and_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kubelet that gets no answer ends it, and begins it again after up to five minutes."""
+    monkeypatch.setattr(app, "RETRY_SECONDS", 0.0)
+    answers: list[int] = []
+    listening = server.listening
+
+    @asynccontextmanager
+    async def asked(web: Application, host: str, port: int) -> AsyncIterator[int]:
+        async with listening(web, host, port) as here, ClientSession(f"http://{host}:{here}") as probe:
+            for path in ("/healthz", "/readyz", "/boot/ipxe?mac=52-54-00-00-00-07"):
+                async with probe.get(path) as answer:
+                    answers.append(answer.status)
+            yield here
+
+    monkeypatch.setattr(server, "listening", asked)
+    cluster = Cluster([Unavailable("could not read it: TimeoutError")] * 2)
+    async with asyncio.timeout(10):
+        assert await app._token_key(cluster, SETTINGS, asyncio.Event()) == b"k"  # type: ignore[arg-type]
+    assert answers == [200, 503, 503], "once"
 
 
 # --- the end ------------------------------------------------------------------------------------------------------
