@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from tests.unit.lifecycle.worlds import (
@@ -20,7 +21,7 @@ from tests.unit.lifecycle.worlds import (
 
 from rackwright.api.machine import BareMetalMachineSpec, OperationName, Phase
 from rackwright.lifecycle.decide import after_fault, after_refusal, decide
-from rackwright.lifecycle.steps import BootRamdisk, Hold, PowerOff, Stage, Wait, WriteImage
+from rackwright.lifecycle.steps import Action, BootRamdisk, Hold, Pause, PowerOff, Rest, Stage, Wait, WriteImage
 from rackwright.lifecycle.world import Blame, CommandState, Fault, Policy, Seen
 
 COMMISSION, DEPLOY = OperationName.COMMISSION, OperationName.DEPLOY
@@ -136,6 +137,28 @@ def test_a_failed_machine_is_switched_off_and_left_alone() -> None:
     decision = decide(world(Phase.FAILED, WANTED, power_on()))
 
     assert (decision.step, decision.status.phase) == (PowerOff(), Phase.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("phase", "spec", "step"),
+    [
+        (Phase.READY, declared(), PowerOff()),
+        (Phase.READY, declared(power="On"), Rest()),
+        (Phase.READY, declared(locked=True), Hold()),
+        (Phase.FAILED, declared(), PowerOff()),
+        (Phase.FAILED, declared(power="On"), PowerOff()),
+        (Phase.FAILED, declared(locked=True), Hold()),
+        (Phase.ALLOCATED, declared(owner="search"), Rest()),
+        (Phase.DEPLOYED, declared(owner="search", image="debian-12"), Rest()),
+    ],
+)
+def test_whether_power_that_somebody_switched_on_is_left(
+    phase: Phase, spec: BareMetalMachineSpec, step: Action | Pause
+) -> None:
+    """What README.md says of `power`, to those who work on a machine by hand."""
+    has: dict[str, Any] = {} if spec.allocation is None else {"owner": "search"}
+    has |= {"installed": installed()} if phase is Phase.DEPLOYED else {}
+    assert decide(world(phase, spec, power_on(), **has)).step == step
 
 
 def test_an_attempt_that_outlasts_its_timeout_is_over() -> None:
