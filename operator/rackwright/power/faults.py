@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from rackwright.power.port import FaultClass, PowerError
+from rackwright.power.port import FaultClass, PowerError, WrongState
 
 LONGEST_DETAIL = 160
 LONGEST_RETRY_AFTER = 3600.0
@@ -37,9 +37,10 @@ UNSUPPORTED_STATUS = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLO
 CREDENTIALS_STATUS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 BUSY_MESSAGE = re.compile(
-    r"ResourceInUse|ServiceTemporarilyUnavailable|SessionLimitExceeded|InvalidOperationForSystemState"
+    r"ResourceInUse|ServiceTemporarilyUnavailable|SessionLimitExceeded"
     r"|SYS518"  # iDRAC: still at work on the previous operation
 )
+STATE_MESSAGE = re.compile(r"InvalidOperationForSystemState")
 UNSUPPORTED_MESSAGE = re.compile(
     r"(Action|Parameter|Value|Operation)Not(Supported|InList)|PropertyUnknown|PropertyNotWritable|QueryNotSupported"
 )
@@ -64,16 +65,23 @@ def of_refusal(place: str, what: str, refusal: Refusal) -> PowerError:
         return PowerError(FaultClass.CREDENTIALS, f"The BMC at {place} refuses the credentials{end}")
     if refusal.status == HTTPStatus.FORBIDDEN:
         return PowerError(FaultClass.CREDENTIALS, f"The account at the BMC at {place} may not {what}{end}")
-    if refusal.status in BUSY_STATUS or BUSY_MESSAGE.search(ids):
+    wrong_state = _is_of_state(refusal, ids)
+    if wrong_state or refusal.status in BUSY_STATUS or BUSY_MESSAGE.search(ids):
         wait = "" if refusal.retry_after is None else f" and asks for {refusal.retry_after:g} s of peace"
-        return PowerError(
-            FaultClass.BUSY, f"The BMC at {place} is too busy to {what}{wait}{end}", retry_after=refusal.retry_after
-        )
+        message = f"The BMC at {place} is too busy to {what}{wait}{end}"
+        return (WrongState if wrong_state else PowerError)(FaultClass.BUSY, message, retry_after=refusal.retry_after)
     if refusal.status in UNSUPPORTED_STATUS or (
         refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR and UNSUPPORTED_MESSAGE.search(ids)
     ):
         return PowerError(FaultClass.UNSUPPORTED, f"The BMC at {place} cannot {what}{end}")
     return PowerError(FaultClass.PROTOCOL, f"The BMC at {place} failed to {what}{end}")
+
+
+def _is_of_state(refusal: Refusal, ids: str) -> bool:
+    """Whether it is the machine's state that rules it out; a BMC that is at something else itself says so, or when."""
+    if BUSY_MESSAGE.search(ids) or refusal.retry_after is not None:
+        return False
+    return refusal.status == HTTPStatus.CONFLICT or STATE_MESSAGE.search(ids) is not None
 
 
 def read_refusal(

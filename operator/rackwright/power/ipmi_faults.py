@@ -5,13 +5,14 @@ Section and table numbers are those of the IPMI specification 2.0, revision 1.1.
 
 from __future__ import annotations
 
-from rackwright.power.port import FaultClass, PowerError
+from rackwright.power.port import FaultClass, PowerError, WrongState
 
 NO_RIGHTS = frozenset({0x80, 0x81})
 """Of Set Session Privilege Level (table 22-19): not for this user, not on this channel."""
 
 _NO_ROLE = 0x0A
 _NOT_ALLOWED = 0xD4
+_WRONG_STATE = 0xD5
 
 _LOGIN: dict[int, tuple[FaultClass, str]] = {
     0x01: (FaultClass.BUSY, "has no place for another session: others have to end or time out first"),
@@ -33,7 +34,7 @@ _LOGIN: dict[int, tuple[FaultClass, str]] = {
 """RMCP+ status codes (table 13-15)."""
 
 _CHASSIS: dict[int, tuple[FaultClass, str]] = {
-    **dict.fromkeys((0xC0, 0xC3, 0xC4, 0xCE, 0xD0, 0xD1, 0xD2, 0xD5), (FaultClass.BUSY, "is too busy to")),
+    **dict.fromkeys((0xC0, 0xC3, 0xC4, 0xCE, 0xD0, 0xD1, 0xD2, _WRONG_STATE), (FaultClass.BUSY, "is too busy to")),
     **dict.fromkeys((0xC1, 0xC2, 0xC9, 0xCC, 0xCD, 0xD6), (FaultClass.UNSUPPORTED, "cannot")),
     # Of the boot options' own (tables 28-14 and 28-15): no such option; being set by somebody else; read-only.
     **dict.fromkeys((0x80, 0x82), (FaultClass.UNSUPPORTED, "cannot")),
@@ -81,4 +82,4 @@ def of_completion(place: str, what: str, code: int) -> PowerError:
     if code == _NOT_ALLOWED:
         return PowerError(FaultClass.CREDENTIALS, f"The account at the BMC at {place} may not {what}{end}")
     fault, verb = _CHASSIS.get(code, (FaultClass.PROTOCOL, "failed to"))
-    return PowerError(fault, f"The BMC at {place} {verb} {what}{end}")
+    return (WrongState if code == _WRONG_STATE else PowerError)(fault, f"The BMC at {place} {verb} {what}{end}")

@@ -61,6 +61,10 @@ class PowerError(Exception):
         """Seconds that the BMC asked to be left alone for, if it did."""
 
 
+class WrongState(PowerError):
+    """BUSY for as long as the machine is in its present state: what was asked for is not to be had in that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """A BMC account; never shown by repr."""
@@ -118,7 +122,8 @@ class PowerDriver(Protocol):
     async def ask_to_shut_down(self) -> bool:
         """Ask the operating system to switch off, and return at once.
 
-        False where there is nothing to wait for: the machine is off, or its system can't be asked.
+        False where there is nothing to wait for: the machine is off, or its system can't be asked. Where the BMC says
+        not now it is BUSY: a system that may be asked later doesn't lose its power.
         """
 
     async def power_off(self, *, grace: float) -> None:

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from rackwright.fence import Fenced
 from rackwright.power.line import Line
-from rackwright.power.port import FaultClass, Limits, PowerError, PowerState
+from rackwright.power.port import FaultClass, Limits, PowerError, PowerState, WrongState
 from rackwright.power.settle import wait_for
 
 LOG = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class SwitchingDriver(Generic[M]):
         try:
             return await self._do("shut the machine down", self._steps.ask_to_shut_down)
         except PowerError as error:
-            if error.fault not in NOT_DONE:
+            if not self._cannot_ask(error):
                 raise
             LOG.info("No shutdown before the power is cut: %s", error)
             return False
@@ -101,6 +101,10 @@ class SwitchingDriver(Generic[M]):
             LOG.debug("A session is left to time out: %s", error)
         except Fenced:
             LOG.debug("A session at %s is left to time out: another operator speaks to it", self._line.place)
+
+    def _cannot_ask(self, error: PowerError) -> bool:
+        """Whether this says that the operating system can't be asked, now or later."""
+        return error.fault in REFUSED or isinstance(error, WrongState)
 
     async def _do(self, what: str, step: Callable[[M], T]) -> T:
         return await self._line.call(lambda: self._service.exchange(what, step), self._limits)

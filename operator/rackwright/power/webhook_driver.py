@@ -24,6 +24,9 @@ class WebhookDriver(SwitchingDriver[Call]):
     def __init__(self, endpoint: Endpoint, line: Line, limits: Limits = DEFAULT_LIMITS) -> None:
         super().__init__(Webhook(endpoint, limits), webhook_actions, line, limits)
 
+    def _cannot_ask(self, error: PowerError) -> bool:
+        return isinstance(error, Unimplemented)
+
     async def set_boot(self, target: BootTarget, *, uefi: bool) -> None:
         """Choose the device, where there is a choice.
 

@@ -264,6 +264,36 @@ async def test_an_address_with_a_path_is_answered_with_one_without(connections: 
     assert caught.value.fault is FaultClass.UNSUPPORTED
 
 
+# --- a shutdown, as BMCs refuse it ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "cut"), [(0xC0, False), (0xC3, False), (0xD2, False), (0xD5, True), (0xCC, True), (0xFF, True)]
+)
+async def test_the_power_of_a_system_that_may_be_asked_later_is_not_cut(
+    connections: Connections, monkeypatch: pytest.MonkeyPatch, code: int, cut: bool
+) -> None:
+    asked = []
+
+    def ask(_: int, command: int, data: bytes) -> bytes:
+        if command == ipmi_chassis.GET_CHASSIS_STATUS:
+            return bytes((ipmi_chassis.Control.POWER_DOWN not in asked,))
+        asked.append(ipmi_chassis.Control(data[0]))
+        if asked[-1] is ipmi_chassis.Control.SOFT_SHUTDOWN:
+            raise of_completion("10.0.0.7", "shut the machine down", code)
+        return b""
+
+    driver = connections.driver(endpoint(free_port()))
+    assert isinstance(driver, IPMIDriver)
+    monkeypatch.setattr(driver._service, "exchange", lambda _, step: step(ask))
+    if cut:
+        await driver.power_off(grace=5)
+    else:
+        with pytest.raises(PowerError, match="too busy to shut the machine down"):
+            await driver.power_off(grace=5)
+    assert (ipmi_chassis.Control.POWER_DOWN in asked) is cut
+
+
 # --- the boot device, as BMCs tell it ------------------------------------------------------------------------------
 
 

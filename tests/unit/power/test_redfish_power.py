@@ -99,6 +99,44 @@ async def test_a_refused_shutdown_does_not_save_the_machine(
     assert bmc.changes == ["Reset one GracefulShutdown", "Reset one ForceOff"]
 
 
+@pytest.mark.parametrize(
+    ("status", "message_id", "headers"),
+    [
+        (503, "Base.1.8.ServiceTemporarilyUnavailable", {"Retry-After": "30"}),
+        (429, "", {}),
+        (409, "Base.1.8.ResourceInUse", {}),
+        (409, "", {"Retry-After": "30"}),
+        (400, "IDRAC.2.8.SYS518", {}),
+    ],
+)
+async def test_a_system_that_may_be_asked_later_keeps_its_power(
+    bmc: ScriptedBmc, connections: Connections, status: int, message_id: str, headers: dict[str, str]
+) -> None:
+    bmc.systems["one"].power = "On"
+    bmc.fail("POST", "ComputerSystem.Reset", answer(status, body=refusal("Not now.", message_id), headers=headers))
+    driver = connections.driver(endpoint(await bmc.start()))
+    for switch in (driver.power_off, driver.cycle):
+        with pytest.raises(PowerError, match="too busy to shut the machine down") as caught:
+            await switch(grace=5)
+        assert (caught.value.fault, caught.value.retry_after) == (FaultClass.BUSY, 30 if headers else None)
+    assert bmc.systems["one"].power == "On"
+
+
+async def test_a_system_that_cannot_be_asked_in_its_state_has_its_power_cut(
+    bmc: ScriptedBmc, connections: Connections
+) -> None:
+    bmc.systems["one"].power = "On"
+
+    async def in_setup(request: web.Request) -> web.StreamResponse | None:
+        body = refusal("No system runs.", "iLO.2.17.InvalidOperationForSystemState")
+        asked = (await request.json())["ResetType"] == "GracefulShutdown"
+        return web.json_response(body, status=400) if asked else None
+
+    bmc.fail("POST", "ComputerSystem.Reset", in_setup)
+    await connections.driver(endpoint(await bmc.start())).power_off(grace=5)
+    assert bmc.changes == ["Reset one ForceOff"]
+
+
 async def test_a_bmc_that_cannot_shut_down_cuts_the_power(bmc: ScriptedBmc, connections: Connections) -> None:
     bmc.systems["one"] = System(power="On", resets=("On", "ForceOff"))
     await connections.driver(endpoint(await bmc.start())).power_off(grace=5)

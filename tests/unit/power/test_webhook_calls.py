@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.unit.power.scripted_bmc import answer
 from tests.unit.power.scripted_webhook import KEY, ScriptedWebhook, webhook
 
 from rackwright.power.connect import Connections
@@ -199,6 +200,17 @@ async def test_a_device_that_cannot_press_the_button_cuts_the_power(
     hook.lacks = {"PowerOff"}
     await connections.driver(webhook(await hook.start())).power_off(grace=5)
     assert (hook.power, hook.actions) == ("Off", ["PowerOff", "ForceOff"])
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 409, 429, 500, 503])
+async def test_only_a_device_that_says_that_it_lacks_the_button_has_the_power_cut(
+    hook: ScriptedWebhook, connections: Connections, status: int
+) -> None:
+    hook.power = "On"
+    hook.faults["PowerOff"] = answer(status)
+    with pytest.raises(PowerError, match=f"HTTP {status}"):
+        await shut_down(connections.driver(webhook(await hook.start())))
+    assert (hook.power, hook.actions) == ("On", ["PowerOff"])
 
 
 async def test_a_cycle_is_off_and_then_on(hook: ScriptedWebhook, connections: Connections) -> None:
