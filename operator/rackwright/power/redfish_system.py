@@ -53,11 +53,16 @@ def switch_on(system: Any) -> bool:
 
 
 def ask_to_shut_down(system: Any) -> bool:
-    """Press the power button for the operating system to see; False if nothing needs to be waited for."""
-    if power(system) is PowerState.OFF:
+    """Press the power button for the operating system to see; False if nothing needs to be waited for.
+
+    Some BMCs (iLO 4, iRMC, older iDRACs) have no word for it but the button's own, which would switch on what is off:
+    so that is for a machine that is known to be on.
+    """
+    seen = power(system)
+    if seen is PowerState.OFF:
         return False
     if _value(system.power_state) != "PoweringOff":
-        _reset(system, "GracefulShutdown")
+        _reset(system, "GracefulShutdown", *(["PushPowerButton"] if seen is PowerState.ON else []))
     return True
 
 

@@ -137,6 +137,18 @@ async def test_a_system_that_cannot_be_asked_in_its_state_has_its_power_cut(
     assert bmc.changes == ["Reset one ForceOff"]
 
 
+@pytest.mark.parametrize(
+    ("power", "asked"),
+    [("On", ["PushPowerButton"]), ("PoweringOn", ["ForceOff"]), (None, ["ForceOff"])],
+)
+async def test_the_button_is_pressed_where_there_is_no_other_word_for_a_shutdown_and_only_on_what_is_on(
+    bmc: ScriptedBmc, connections: Connections, power: str | None, asked: list[str]
+) -> None:
+    bmc.systems["one"] = System(power=power, resets=("On", "ForceOff", "PushPowerButton"))
+    await connections.driver(endpoint(await bmc.start())).power_off(grace=5)
+    assert bmc.changes == [f"Reset one {kind}" for kind in asked]
+
+
 async def test_a_bmc_that_cannot_shut_down_cuts_the_power(bmc: ScriptedBmc, connections: Connections) -> None:
     bmc.systems["one"] = System(power="On", resets=("On", "ForceOff"))
     await connections.driver(endpoint(await bmc.start())).power_off(grace=5)
