@@ -1,9 +1,10 @@
 """The way to one BMC: one exchange at a time, because a BMC is a small computer that answers two askers badly.
 
 An exchange runs in a thread (the libraries that speak to BMCs block). A thread can't be ended from outside, so the
-turn is given back when the thread ends, not when its caller gave up: a BMC that answers byte by byte for an hour
-holds one thread and no more, and the next caller is told that it is busy. What its caller has given up a thread sends
-nothing more for: an attempt that failed, or a wish that was withdrawn, moves no power a minute later.
+turn is given back when the thread ends, not when its caller gave up: a BMC that hangs holds one thread and no more, and
+the next caller is told that it is busy. What its caller has given up a thread sends nothing more for, and reads no
+further: an attempt that failed, or a wish that was withdrawn, moves no power a minute later, and no BMC that answers
+byte by byte holds its next caller up for an hour.
 """
 
 from __future__ import annotations

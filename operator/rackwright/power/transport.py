@@ -1,26 +1,34 @@
-"""How requests reach a BMC: whom to trust, and nowhere else than to the BMC.
+"""How requests reach a BMC, and how much of its answers comes back: whom to trust, and nowhere else than to the BMC.
 
 requests takes a CA as a file only and adds its own bundle to a context of ours, so the adapter here holds the
 context itself; nothing is left on disk. It also refuses to send a request to another host, because requests would
-carry the session token along on a redirect, and sushy on a link in an answer.
+carry the session token along on a redirect, and sushy on a link in an answer. And it reads the answer itself, because
+requests would read one without end until the operator's memory is full.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ConnectionError as BrokenLine
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError
 
 from rackwright import fence
 from rackwright.power.address import DEFAULT_PORTS, Address
 from rackwright.power.faults import of_redirect
 from rackwright.power.port import FaultClass, PowerError
+
+LONGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes, unpacked; a system with its BIOS attributes has some 300 KB."""
+_AT_ONCE = 64 * 1024
 
 
 @lru_cache(maxsize=256)
@@ -97,7 +105,32 @@ class Adapter(HTTPAdapter):
         base = urlsplit(base_url(self._address))
         if there != (base.scheme, (base.hostname or "").lower(), self._address.port):
             raise of_redirect(self._address.place, f"{url.scheme}://{url.netloc.rpartition('@')[2]}")
-        return super().send(request, *args, **kwargs)
+        response = super().send(request, *args, **kwargs)
+        try:
+            body = read_answer(lambda most: response.raw.read1(most, decode_content=True), LONGEST_ANSWER)
+        except (HTTPError, OSError) as error:
+            raise BrokenLine(error, request=request) from error
+        finally:
+            response.raw.close()
+        if len(body) > LONGEST_ANSWER:
+            raise PowerError(
+                FaultClass.PROTOCOL,
+                f"The BMC at {self._address.place} gave an answer longer than {LONGEST_ANSWER} bytes",
+            )
+        response._content = body  # noqa: SLF001 (where requests looks before it reads any more)
+        return response
+
+
+def read_answer(read: Callable[[int], bytes], most: int) -> bytes:
+    """An answer's body; a byte more than `most` of one that is longer. `read` gives what has come, so many at most.
+
+    Raises `fence.Fenced` as soon as nobody waits for it any more, however slowly it goes on coming.
+    """
+    body = bytearray()
+    while len(body) <= most and (part := read(min(most + 1 - len(body), _AT_ONCE))):
+        fence.check()
+        body += part
+    return bytes(body)
 
 
 def base_url(address: Address) -> str:

@@ -27,7 +27,7 @@ from rackwright.power import faults
 from rackwright.power.address import parse
 from rackwright.power.port import Credentials, Endpoint, FaultClass, Limits, PowerError
 from rackwright.power.redaction import Redaction
-from rackwright.power.transport import tls_context
+from rackwright.power.transport import read_answer, tls_context
 
 T = TypeVar("T")
 
@@ -117,7 +117,6 @@ class Webhook:
             "Connection": "close",
             SIGNATURE_HEADER: self._signed(body),
         }
-        deadline = time.monotonic() + self._limits.exchange
         connection = self._connection()
         with closing(connection):
             connection.connect()
@@ -125,7 +124,7 @@ class Webhook:
             fence.check()
             connection.request("POST", self._path, body, headers)
             with connection.getresponse() as response:
-                return _Answer(response.status, response.headers, _read(response, deadline))
+                return _Answer(response.status, response.headers, _read(response))
 
     def _connection(self) -> HTTPConnection:
         host, port, endpoint, patience = self._address.host, self._address.port, self._endpoint, self._limits.connect
@@ -193,18 +192,12 @@ def signature(key: str, at: str, body: bytes) -> str:
     return hmac.new(key.encode(), f"{at}.".encode() + body, hashlib.sha256).hexdigest()
 
 
-def _read(response: HTTPResponse, deadline: float) -> bytes:
-    """The body, as far as it is looked at; TimeoutError where it comes so slowly that the deadline passes."""
-    body = bytearray()
-    while part := response.read1(LONGEST_ANSWER + 1 - len(body)):
-        body += part
-        if len(body) > LONGEST_ANSWER:
-            return bytes(body)
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    if response.length:
+def _read(response: HTTPResponse) -> bytes:
+    """The body, as far as it is looked at."""
+    body = read_answer(response.read1, LONGEST_ANSWER)
+    if len(body) <= LONGEST_ANSWER and response.length:
         raise IncompleteRead(b"", response.length)
-    return bytes(body)
+    return body
 
 
 def _json(body: bytes) -> object:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import ssl
 import uuid
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,6 +101,21 @@ async def drip(request: web.Request) -> web.StreamResponse:
         await response.write(b" ")
         await asyncio.sleep(0.05)
     return response
+
+
+async def deluge(request: web.Request) -> web.StreamResponse:
+    """The fault of answering without end."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(1000):
+        await response.write(b" " * 65536)
+    return response
+
+
+async def bomb(_: web.Request) -> web.Response:
+    """The fault of answering with little that is much when it is unpacked."""
+    packed = zlib.compress(bytes(64 * 1024 * 1024), wbits=31)
+    return web.Response(body=packed, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
 
 
 class ScriptedBmc:

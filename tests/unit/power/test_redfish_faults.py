@@ -26,7 +26,9 @@ from tests.unit.power.scripted_bmc import (
     Fault,
     ScriptedBmc,
     answer,
+    bomb,
     break_off,
+    deluge,
     drip,
     endpoint,
     hang,
@@ -152,10 +154,34 @@ async def test_no_call_outlasts_its_limits_and_the_bmc_is_busy_until_it_is_free(
     started = clock()
     error = await failure(driver.power_state())
     assert (error.fault, clock() - started < 1) == (FaultClass.UNREACHABLE, True)
-    error = await failure(driver.power_state())  # the first exchange is still in its thread
-    assert (error.fault, clock() - started < 1) == (FaultClass.BUSY, True)
-    assert bmc.most_at_once == 1
+    if fault is hang:
+        error = await failure(driver.power_state())  # the first exchange is still in its thread
+        assert (error.fault, clock() - started < 1) == (FaultClass.BUSY, True)
+        assert bmc.most_at_once == 1
     await connections.close(within=0.1)
+
+
+async def test_an_answer_that_drips_without_end_is_left(bmc: ScriptedBmc) -> None:
+    """Its thread ends with the exchange's time, rather than with the answer, half a minute later."""
+    connections = Connections(limits=replace(IMPATIENT, exchange=0.3, turn=2.0))
+    driver = connections.driver(endpoint(await bmc.start()))
+    await driver.power_state()
+    bmc.fail("GET", "/one", drip)
+    assert (await failure(driver.power_state())).fault is FaultClass.UNREACHABLE
+    bmc.faults.clear()
+    assert await driver.power_state() is PowerState.OFF  # so there was a turn again
+    await connections.close(within=0.1)
+
+
+@pytest.mark.parametrize("fault", [deluge, bomb])
+async def test_an_answer_without_end_is_not_kept_in_memory(bmc: ScriptedBmc, fault: Fault) -> None:
+    connections = Connections()
+    driver = connections.driver(endpoint(await bmc.start()))
+    bmc.fail("GET", "/one", fault)
+    error = await failure(driver.power_state())
+    assert error.fault is FaultClass.PROTOCOL
+    assert error.message.endswith("gave an answer longer than 16777216 bytes")
+    await connections.close()
 
 
 async def test_a_caller_that_leaves_gives_its_turn_back_when_the_exchange_ends(

@@ -20,7 +20,7 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 from tests.unit.power.certificates import ELSEWHERE, LOCAL, Authority
-from tests.unit.power.scripted_bmc import IMPATIENT, Fault, answer, break_off, drip, hang
+from tests.unit.power.scripted_bmc import IMPATIENT, Fault, answer, break_off, deluge, drip, hang
 from tests.unit.power.scripted_webhook import ACCOUNT, KEY, KEY_NAME, ScriptedWebhook, webhook
 
 from rackwright.power.connect import Connections
@@ -46,15 +46,6 @@ def text(body: str | bytes, status: int = 200, **headers: str) -> Fault:
 
 def redirect(location: str, status: int = 302) -> Fault:
     return text("", status, Location=location)
-
-
-async def deluge(request: web.Request) -> web.StreamResponse:
-    """The fault of answering without end."""
-    response = web.StreamResponse()
-    await response.prepare(request)
-    for _ in range(1000):
-        await response.write(b" " * LONGEST_ANSWER)
-    return response
 
 
 async def break_off_quietly(request: web.Request) -> web.StreamResponse:
