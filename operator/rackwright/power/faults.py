@@ -30,7 +30,9 @@ BUSY_STATUS = frozenset(
         HTTPStatus.PRECONDITION_FAILED,
         HTTPStatus.LOCKED,
         HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,  # these two: from the BMC's web server, while what is behind it restarts
         HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
 UNSUPPORTED_STATUS = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
@@ -38,7 +40,8 @@ CREDENTIALS_STATUS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 BUSY_MESSAGE = re.compile(
     r"ResourceInUse|ServiceTemporarilyUnavailable|SessionLimitExceeded"
-    r"|SYS518"  # iDRAC: still at work on the previous operation
+    r"|SYS518|SWC0700"  # iDRAC: still at work on the previous operation; not ready
+    r"|ResourceNotReadyRetry|UnableToModifyDuringSystemPOST"  # iLO
 )
 STATE_MESSAGE = re.compile(r"InvalidOperationForSystemState")
 UNSUPPORTED_MESSAGE = re.compile(

@@ -10,14 +10,14 @@ from rackwright.power.port import FaultClass, PowerError
 
 T = TypeVar("T")
 
-PASSING = frozenset({FaultClass.UNREACHABLE, FaultClass.BUSY})
-"""Faults that a BMC in the middle of switching shows for a moment."""
+LASTING = frozenset({FaultClass.CREDENTIALS, FaultClass.TLS, FaultClass.NOT_ALLOWED})
+"""Faults that no waiting ends, and BMCs lock accounts. All others a BMC that switches shows for a moment."""
 
 
 async def wait_for(read: Callable[[], Awaitable[T]], reached: Callable[[T], bool], *, within: float, every: float) -> T:
     """Read every `every` seconds until it is `reached` or `within` seconds are over; what was read last.
 
-    Passing faults are waited out; one that is still there at the deadline is raised.
+    Faults that may pass are waited out; one that is still there at the deadline is raised.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + within
@@ -26,7 +26,7 @@ async def wait_for(read: Callable[[], Awaitable[T]], reached: Callable[[T], bool
         try:
             seen = await read()
         except PowerError as error:
-            if error.fault not in PASSING or clock() >= deadline:
+            if error.fault in LASTING or clock() >= deadline:
                 raise
             pause = max(every, error.retry_after or 0.0)
         else:

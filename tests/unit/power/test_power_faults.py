@@ -40,6 +40,9 @@ NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         (400, "Base.1.8.PropertyNotWritable", FaultClass.UNSUPPORTED),
         (400, "iLO.2.14.InvalidOperationForSystemState", FaultClass.BUSY),
         (400, "IDRAC.2.8.SYS518", FaultClass.BUSY),
+        (400, "IDRAC.2.8.SWC0700", FaultClass.BUSY),
+        (400, "iLO.2.14.ResourceNotReadyRetry", FaultClass.BUSY),
+        (400, "iLO.2.14.UnableToModifyDuringSystemPOST", FaultClass.BUSY),
         (401, "", FaultClass.CREDENTIALS),
         (403, "Base.1.8.InsufficientPrivilege", FaultClass.CREDENTIALS),
         (404, "", FaultClass.UNSUPPORTED),
@@ -53,7 +56,9 @@ NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         (500, "Base.1.8.ActionNotSupported", FaultClass.PROTOCOL),
         (500, "Base.1.8.ServiceTemporarilyUnavailable", FaultClass.BUSY),
         (501, "", FaultClass.UNSUPPORTED),
+        (502, "", FaultClass.BUSY),
         (503, "", FaultClass.BUSY),
+        (504, "", FaultClass.BUSY),
     ],
 )
 def test_a_refusal_is_sorted_by_status_and_message(status: int, message_id: str, fault: FaultClass) -> None:

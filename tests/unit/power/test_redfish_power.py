@@ -7,7 +7,7 @@ import gc
 
 import pytest
 from aiohttp import web
-from tests.unit.power.scripted_bmc import ScriptedBmc, System, answer, endpoint, refusal
+from tests.unit.power.scripted_bmc import Fault, ScriptedBmc, System, answer, break_off, endpoint, refusal
 
 from rackwright.power.connect import Connections
 from rackwright.power.port import FaultClass, PowerError, PowerState
@@ -211,19 +211,50 @@ async def test_a_bmc_without_power_control_is_unsupported(bmc: ScriptedBmc, conn
     assert caught.value.fault is FaultClass.UNSUPPORTED
 
 
-async def test_a_bmc_that_is_busy_while_it_switches_is_waited_for(bmc: ScriptedBmc, connections: Connections) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        answer(503, body=refusal("Switching.")),
+        answer(500, body=refusal("Switching.")),
+        answer(400, body=refusal("iDRAC is not ready.", "IDRAC.2.8.SWC0700")),
+        answer(404),
+        answer(200, body={}),
+        break_off,
+    ],
+    ids=["503", "500", "not ready", "404", "nonsense", "breaks off"],
+)
+async def test_a_bmc_that_is_at_a_loss_while_it_switches_is_waited_for(
+    bmc: ScriptedBmc, connections: Connections, fault: Fault
+) -> None:
     driver = connections.driver(endpoint(await bmc.start()))
     await driver.power_state()
     looks = 0
 
-    async def busy_at_first(request: web.Request) -> web.StreamResponse | None:
+    async def at_a_loss_at_first(request: web.Request) -> web.StreamResponse | None:
         nonlocal looks
         looks += 1
-        return await answer(503, body=refusal("Switching."))(request) if looks in {2, 3} else None
+        return await fault(request) if looks in {2, 3} else None
 
-    bmc.fail("GET", "/one", busy_at_first)
+    bmc.fail("GET", "/one", at_a_loss_at_first)
     await driver.power_on()
     assert looks >= 4
+
+
+@pytest.mark.parametrize(("status", "patient"), [(500, True), (404, True), (401, False)])
+async def test_a_fault_that_outlasts_the_wait_is_raised_and_a_rejected_account_at_once(
+    bmc: ScriptedBmc, connections: Connections, status: int, patient: bool
+) -> None:
+    driver = connections.driver(endpoint(await bmc.start()))
+    await driver.power_state()
+
+    async def once_it_is_told(request: web.Request) -> web.StreamResponse | None:
+        return await answer(status)(request) if bmc.changes else None
+
+    bmc.fail("GET", "/one", once_it_is_told)
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(PowerError):
+        await driver.power_on()
+    assert (asyncio.get_running_loop().time() - started >= 0.3) is patient
 
 
 @pytest.mark.parametrize("system", ["one", ""], ids=["named", "the only one"])

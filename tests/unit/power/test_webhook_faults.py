@@ -83,7 +83,7 @@ async def break_off_quietly(request: web.Request) -> web.StreamResponse:
         pytest.param(answer(418, body={"error": 7}), FaultClass.PROTOCOL, "(HTTP 418)", id="418"),
         pytest.param(text("x" * 2 * LONGEST_ANSWER, 500), FaultClass.PROTOCOL, "(HTTP 500)", id="500 at length"),
         pytest.param(answer(501), FaultClass.UNSUPPORTED, "cannot switch the machine on (HTTP 501)", id="501"),
-        pytest.param(text("<h1>Bad gateway", 502), FaultClass.PROTOCOL, "(HTTP 502)", id="502"),
+        pytest.param(text("<h1>Bad gateway", 502), FaultClass.BUSY, "(HTTP 502)", id="502"),
         pytest.param(
             answer(503, headers={"Retry-After": "30"}), FaultClass.BUSY, "asks for 30 s of peace", id="503 with a time"
         ),
