@@ -120,8 +120,9 @@ class Service:
         self._heard = response
         if response.status_code >= HTTPStatus.BAD_REQUEST and not faults.is_redfish_error(_json(response)):
             response.json = dict  # sushy stumbles over a BMC's web server's own error pages, and then misses a 401
-        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            # Raised from here it is not repeated: the caller's back-off knows better than sushy's what else waits.
+        if response.status_code == HTTPStatus.FORBIDDEN or response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # Raised from here it is not repeated: the caller's back-off knows better than sushy's what else waits, and
+            # a session whose account may not do this has not expired.
             sushy_errors.raise_for_response(response.request.method, response.request.url, response)
 
     def _token(self) -> str | None:

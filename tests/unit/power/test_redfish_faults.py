@@ -356,6 +356,19 @@ async def test_a_bmc_that_answers_a_forgotten_session_with_an_error_gets_a_new_o
     assert await driver.power_state() is PowerState.OFF
 
 
+async def test_what_the_account_may_not_do_is_asked_for_once_and_leaves_no_session(
+    bmc: ScriptedBmc, connections: Connections
+) -> None:
+    driver = connections.driver(endpoint(await bmc.start()))
+    bmc.fail("POST", RESET, answer(403, body=refusal("No privilege.")))
+    for _ in range(3):
+        assert (await failure(driver.power_on())).fault is FaultClass.CREDENTIALS
+    assert sum(request.endswith(RESET) for request in bmc.requests) == 3
+    assert len(bmc.sessions) <= 1
+    await driver.close()
+    assert bmc.sessions == {}
+
+
 async def test_an_expired_session_is_not_renewed_to_be_ended(bmc: ScriptedBmc, connections: Connections) -> None:
     driver = connections.driver(endpoint(await bmc.start()))
     await driver.power_state()
