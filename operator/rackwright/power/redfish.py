@@ -204,8 +204,27 @@ class _Connector(sushy_connector.Connector):  # type: ignore[misc]  # sushy has 
         self._session.delete(url, verify=self._verify, timeout=self._connect_timeout, allow_redirects=False)
 
 
+class _Rejected(Exception):
+    """The BMC has sessions and refuses the account one."""
+
+
 class _Root(sushy.Sushy):  # type: ignore[misc]  # sushy has no types
-    """Ends no session when its garbage is collected, in whichever thread, by whoever may not send anything any more."""
+    """Ends no session when its garbage is collected, in whichever thread, by whoever may not send anything any more.
+
+    And tries an account that was rejected no second time.
+    """
+
+    def create_session(self, username: str | None = None, password: str | None = None) -> Any:
+        """Log in; sushy would go on to basic authentication whatever was wrong, and BMCs lock accounts.
+
+        One that names no sessions in its root is not believed: some answer 401 to whatever they don't know.
+        """
+        try:
+            return super().create_session(username, password)
+        except sushy_errors.AccessError as error:
+            if error.status_code == HTTPStatus.UNAUTHORIZED and (self.json.get("Links") or {}).get("Sessions"):
+                raise _Rejected from error
+            raise
 
     def __del__(self) -> None:
         """`Service` ends its session, when it may."""

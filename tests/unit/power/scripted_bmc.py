@@ -136,6 +136,8 @@ class ScriptedBmc:
         self.requests: list[str] = []
         self.changes: list[str] = []
         self.logins = 0
+        self.rejected = 0
+        """How often it was shown a wrong password."""
         self.seconds_per_answer = 0.0
         self.most_at_once = 0
         self._now = 0
@@ -188,6 +190,7 @@ class ScriptedBmc:
         if request.method == "POST" and path.endswith("/Sessions/"):
             return await self._login(request)
         if not self._allowed(request):
+            self.rejected += "Authorization" in request.headers
             return web.json_response(refusal("Wrong."), status=401)
         if request.method == "DELETE":
             del self.sessions[request.path.rpartition("/")[2]]
@@ -213,6 +216,7 @@ class ScriptedBmc:
             return web.json_response(refusal("No such resource."), status=404)
         body = await request.json()
         if (body["UserName"], body["Password"]) != (USERNAME, PASSWORD):
+            self.rejected += 1
             return web.json_response(refusal("Wrong."), status=401)
         if len(self.sessions) >= self.session_slots:
             return web.json_response(refusal("Too many.", "Base.1.8.SessionLimitExceeded"), status=503)

@@ -292,6 +292,23 @@ async def test_a_wrong_password_is_a_matter_of_credentials(
     driver = connections.driver(endpoint(await bmc.start(), credentials=Credentials("admin", "guess")))
     error = await failure(driver.power_state())
     assert error.fault is FaultClass.CREDENTIALS
+    assert bmc.rejected == 1, "BMCs lock accounts"
+
+
+@pytest.mark.parametrize("status", [403, 405, 500])
+async def test_a_bmc_that_has_no_session_for_the_account_is_asked_without_one(
+    bmc: ScriptedBmc, connections: Connections, status: int
+) -> None:
+    bmc.fail("POST", "Sessions", answer(status))
+    assert await connections.driver(endpoint(await bmc.start())).power_state() is PowerState.OFF
+
+
+async def test_a_bmc_that_lets_nobody_ask_for_what_it_has_not_got_is_asked_without_a_session(
+    bmc: ScriptedBmc, connections: Connections
+) -> None:
+    bmc.has_sessions = False
+    bmc.fail("POST", "Sessions", answer(401))
+    assert await connections.driver(endpoint(await bmc.start())).power_state() is PowerState.OFF
 
 
 async def test_a_bmc_without_accounts_needs_none(bmc: ScriptedBmc, connections: Connections) -> None:
