@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from rackwright.api.machine import BMC, Power
@@ -65,10 +65,11 @@ def at_rarest(poll: timedelta) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A driver that works, as far as anybody knows."""
+    """What a machine's BMC is asked with."""
 
     bmc: BMC
-    driver: PowerDriver
+    endpoint: Endpoint | None
+    """None once the BMC has rejected it: then its Secrets are read again."""
 
 
 class BMCs:
@@ -81,7 +82,7 @@ class BMCs:
         self._doubted: set[str] = set()
         """Machines, by uid, whose last reading says nothing any more."""
         self._kept: dict[str, _Kept] = {}
-        """By machine uid, with what its Secrets held: they are read again when the BMC rejects that."""
+        """By machine uid, with what its Secrets held. Whoever is in it may have a session, which ends with it."""
         self._tried: dict[str, dict[str, str]] = {}
         """By machine uid and name, the version of each Secret that its BMC was last tried with."""
 
@@ -97,8 +98,18 @@ class BMCs:
         if bmc is None:
             raise Obstructed(Fault(Blame.CONFIGURATION, "BMCMissing", "spec.bmc is not set."))
         kept = self._kept.get(machine.uid)
-        if kept is not None and kept.bmc == bmc:
-            return kept.driver
+        endpoint = kept.endpoint if kept is not None and kept.bmc == bmc else None
+        if endpoint is None:
+            endpoint = await self._endpoint(machine, bmc)
+        try:
+            driver = self._connections.driver(endpoint)
+        except PowerError as error:
+            raise Obstructed(self.explained(machine, error)) from None
+        self._kept[machine.uid] = _Kept(bmc, endpoint)
+        return driver
+
+    async def _endpoint(self, machine: Machine, bmc: BMC) -> Endpoint:
+        """What its Secrets hold now."""
         credentials = ca = None
         self._tried.pop(machine.uid, None)  # with Secrets that spec may not name any more
         if bmc.credentials_secret_ref is not None:
@@ -108,13 +119,7 @@ class BMCs:
         if bmc.ca_secret_ref is not None:
             ca = await self._value(machine, bmc.ca_secret_ref.name, "ca.crt")
         which = _which(machine.uid, bmc.address)
-        endpoint = Endpoint(bmc.address, credentials, ca, bmc.insecure_skip_tls_verify, which)
-        try:
-            driver = self._connections.driver(endpoint)
-        except PowerError as error:
-            raise Obstructed(self.explained(machine, error)) from None
-        self._kept[machine.uid] = _Kept(bmc, driver)
-        return driver
+        return Endpoint(bmc.address, credentials, ca, bmc.insecure_skip_tls_verify, which)
 
     async def renewed(self, machine: Machine, error: PowerError) -> bool:
         """Whether the BMC rejected what its Secrets don't hold any more: then it is worth asking once again."""
@@ -127,12 +132,8 @@ class BMCs:
                 await self._secrets.read(Name(machine.key.namespace, name), fresh=True)
         except ClusterError:
             return False  # it is left alone as one whose Secrets are known not to have changed: BMCs lock accounts
-        self._kept.pop(machine.uid, None)
-        try:
-            await self.driver(machine)
-        except Obstructed:
-            self._kept[machine.uid] = kept  # or nobody would end it with its machine
-            raise
+        self._reject(machine.uid)
+        await self.driver(machine)
         return self._tried.get(machine.uid, {}) != tried
 
     async def power(self, machine: Machine, *, fresh: timedelta, poll: timedelta) -> Reading:
@@ -207,10 +208,16 @@ class BMCs:
         if ref is not None:
             version = self._tried.get(machine.uid, {}).get(ref.name)
             self._secrets.awaiting(Name(machine.key.namespace, ref.name), machine.uid, version)
+            self._reject(machine.uid)
             message += f" Correct the Secret {ref.name}: it is tried again at once."
         delay = timedelta(seconds=error.retry_after) if error.retry_after else None
         blame = Blame.CONFIGURATION if error.fault is FaultClass.NOT_ALLOWED else Blame.BMC
         return Fault(blame, _REASONS[error.fault], message, delay)
+
+    def _reject(self, uid: str) -> None:
+        """The BMC is asked with what its Secrets hold by then: BMCs lock accounts that are tried too often."""
+        if (kept := self._kept.get(uid)) is not None:
+            self._kept[uid] = replace(kept, endpoint=None)
 
     def _leave(self, uid: str) -> None:
         self._readings.pop(uid, None)

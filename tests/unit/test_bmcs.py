@@ -15,6 +15,7 @@ from rackwright.api.machine import BareMetalMachineStatus, Power, SecretRef
 from rackwright.bmcs import BMCs
 from rackwright.kube import Secret, Unavailable
 from rackwright.lanes import RANK, Rank
+from rackwright.power.address import parse
 from rackwright.power.connect import Connections
 from rackwright.power.port import Endpoint, FaultClass, PowerError, PowerState
 from rackwright.record import Machine
@@ -99,6 +100,22 @@ async def test_a_new_address_ends_the_session_with_the_old_one(around: Around, a
     assert not around.connections._kept, "nor is the password kept"
 
 
+async def test_machines_that_swap_their_addresses_have_a_session_each(around: Around) -> None:
+    before, after = [machine(HERE, "a"), machine(THERE, "b")], [machine(THERE, "a"), machine(HERE, "b")]
+    for each in before:
+        await around.bmcs.driver(each)
+    for each in after:
+        around.bmcs.turn_to(each)
+        await around.bmcs.driver(each)
+    await around.connections.closed(within=5.0)
+    for each in after:
+        driver = await around.bmcs.driver(each)
+        assert isinstance(driver, Driver)
+        assert not driver.closed.is_set()
+        assert each.spec.bmc is not None
+        assert driver.endpoint.address == str(parse(each.spec.bmc.address))
+
+
 async def test_the_same_address_keeps_the_session(around: Around) -> None:
     kept = await around.bmcs.driver(machine(HERE))
     around.bmcs.turn_to(machine(HERE))
@@ -166,6 +183,23 @@ async def test_a_bmc_that_rejects_what_its_secret_holds_now_is_not_asked_again(a
     assert reading.fault is not None
     assert reading.fault.reason == "BMCCredentialsRejected"
     assert [driver.asked for driver in around.drivers] == [2], "once more than before, for BMCs lock accounts"
+
+
+async def test_a_rejected_password_is_not_tried_again_once_its_secret_was_changed(around: Around) -> None:
+    around.accepts = "new"
+    assert (await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)).fault is not None
+    around.password, around.version = b"new", "2"
+    assert (await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)).fault is None
+    assert [driver.asked for driver in around.drivers] == [1, 1]
+    async with asyncio.timeout(5):
+        await around.drivers[0].closed.wait()
+
+
+async def test_a_rejected_account_keeps_its_session_while_its_secret_stays_as_it_was(around: Around) -> None:
+    around.accepts = "nobody knows"
+    for _ in range(3):
+        await around.bmcs.power(machine(), fresh=timedelta(), poll=POLL)
+    assert [driver.asked for driver in around.drivers] == [3]
 
 
 async def test_another_secret_in_spec_is_read_at_once(around: Around) -> None:
