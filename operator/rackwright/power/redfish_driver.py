@@ -25,11 +25,19 @@ class RedfishDriver(SwitchingDriver[Any]):
         super().__init__(self._bmc, redfish_system, line, limits)
 
     async def set_boot(self, target: BootTarget, *, uefi: bool) -> None:
-        """Choose mode and device, and see that the BMC remembers them."""
-        choose_mode = partial(redfish_system.choose_mode, uefi=uefi)
-        await self._do("set the boot mode", choose_mode)
+        """Choose mode and device, and see that the BMC remembers them.
+
+        The mode twice, for Supermicro's go back to BIOS with a new device. Others (iDRACs) take it in at the next boot,
+        and until then refuse it a second time.
+        """
+        taken_in = await self._choose_mode(uefi=uefi)
         choice = await self._choose_boot(target, uefi=uefi)
-        await self._do("set the boot mode", choose_mode)  # again: Supermicro's go back to BIOS with a new device
+        try:
+            await self._choose_mode(uefi=uefi)
+        except PowerError as error:
+            if not taken_in or error.fault not in REFUSED:
+                raise
+            LOG.debug("The boot mode is taken to be on its way: %s", error)
         if choice.enabled != "Disabled":
             await self._remembers(choice)
 
@@ -40,6 +48,17 @@ class RedfishDriver(SwitchingDriver[Any]):
     async def set_bios_attributes(self, wanted: BIOSAttributes) -> bool:
         """Ask for BIOS attributes; True if any differed, and then they count from the next boot."""
         return await self._do("set BIOS attributes", partial(redfish_system.set_bios_attributes, wanted=wanted))
+
+    async def _choose_mode(self, *, uefi: bool) -> bool:
+        try:
+            return await self._do("set the boot mode", partial(redfish_system.choose_mode, uefi=uefi))
+        except PowerError as error:
+            if error.fault not in REFUSED:
+                raise
+            mode = "UEFI" if uefi else "Legacy"
+            raise PowerError(
+                error.fault, f"{error.message}; choose {mode} in the machine's firmware, or another spec.bootMode"
+            ) from error
 
     async def _choose_boot(self, target: BootTarget, *, uefi: bool) -> BootChoice:
         refusal = PowerError(

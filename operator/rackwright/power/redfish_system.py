@@ -74,15 +74,17 @@ def cut_power(system: Any) -> bool:
     return True
 
 
-def choose_mode(system: Any, *, uefi: bool) -> None:
-    """Boot by UEFI or by BIOS, where the BMC has a say in it.
+def choose_mode(system: Any, *, uefi: bool) -> bool:
+    """Boot by UEFI or by BIOS, where the BMC has a say in it; False if nothing had to be written.
 
     Written only if it differs: iDRACs refuse a write of the mode that they are in, and some BMCs show none at all.
     """
     now = _value(system.boot.mode) if system.boot else None
     wanted = "UEFI" if uefi else "Legacy"
-    if now is not None and now != wanted:
-        system.set_system_boot_options(mode=wanted)
+    if now is None or now == wanted:
+        return False
+    system.set_system_boot_options(mode=wanted)
+    return True
 
 
 def choose_boot(system: Any, choice: BootChoice) -> bool:

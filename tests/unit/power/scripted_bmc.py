@@ -58,6 +58,8 @@ class System:
     refused_enabled: set[str] = field(default_factory=set)
     mode_goes_with_device: bool = False
     """A new boot device puts the mode back to Legacy, as on Supermicro's."""
+    mode_is_queued: bool = False
+    """A mode counts from the next boot, and until then another write of it is refused, as on iDRACs."""
     settings_apart: bool = False
     """The boot override counts from next time and is shown apart until then, as on AMI's."""
     pending: dict[str, str] = field(default_factory=dict)
@@ -284,6 +286,10 @@ class ScriptedBmc:
         if boot.get("BootSourceOverrideEnabled") in system.refused_enabled:
             body = refusal("The value is not in the list.", "Base.1.8.PropertyValueNotInList")
             return web.json_response(body, status=400)
+        if system.mode_is_queued and "BootSourceOverrideMode" in boot:
+            if "BootSourceOverrideMode" in system.pending:
+                return web.json_response(refusal("Pending values are there.", "IDRAC.2.8.SYS011"), status=400)
+            system.pending["BootSourceOverrideMode"] = boot.pop("BootSourceOverrideMode")
         if system.settings_apart:
             system.pending.update(boot)
         elif not system.forgets_boot:

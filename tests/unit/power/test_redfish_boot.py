@@ -34,6 +34,20 @@ NETWORK, DISK = BootTarget.NETWORK, BootTarget.DISK
             id="the mode again where the device resets it",
         ),
         pytest.param(
+            System(mode="Legacy", mode_goes_with_device=True),
+            NETWORK,
+            True,
+            ["Boot UEFI", "Boot Pxe Once", "Boot UEFI"],
+            id="and also where it was chosen before",
+        ),
+        pytest.param(
+            System(mode_is_queued=True),
+            NETWORK,
+            False,
+            ["Boot Legacy", "Boot Pxe Once", "Boot Legacy"],
+            id="the mode that is on its way, though it is refused then",
+        ),
+        pytest.param(
             System(refused_enabled={"Continuous"}),
             DISK,
             True,
@@ -98,6 +112,7 @@ async def test_a_mode_that_the_bmc_will_not_take_is_said_to_be_that(bmc: Scripte
     driver = connections.driver(endpoint(await bmc.start()))
     with pytest.raises(PowerError, match=r"cannot set the boot mode \(HTTP 400\): The value Legacy is not") as caught:
         await driver.set_boot(NETWORK, uefi=False)
+    assert caught.value.message.endswith("; choose Legacy in the machine's firmware, or another spec.bootMode")
     assert caught.value.fault is FaultClass.UNSUPPORTED
 
 
