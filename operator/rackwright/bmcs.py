@@ -27,7 +27,7 @@ _REASONS = {
     FaultClass.PROTOCOL: "BMCProtocolError",
 }
 _OF_SECRETS = frozenset({FaultClass.CREDENTIALS, FaultClass.TLS})
-"""Faults that another content of a Secret may end."""
+"""Faults that another content of a Secret may end, if it is to blame."""
 _LASTING = _OF_SECRETS | {FaultClass.UNREACHABLE}
 """Faults that are found again and again until somebody does something about them."""
 _LONGER = 4
@@ -198,7 +198,10 @@ class BMCs:
         return fault
 
     def explained(self, machine: Machine, error: PowerError) -> Fault:
-        """A driver's error as a fault; rejected credentials are tried again as soon as their Secret changes."""
+        """A driver's error as a fault; rejected credentials are tried again as soon as their Secret changes.
+
+        That may help also where the Secret isn't to blame: another account may have the rights that this one lacks.
+        """
         bmc = machine.spec.bmc
         message = error.message if error.message.endswith((".", "?")) else f"{error.message}."
         ref = {
@@ -209,7 +212,8 @@ class BMCs:
             version = self._tried.get(machine.uid, {}).get(ref.name)
             self._secrets.awaiting(Name(machine.key.namespace, ref.name), machine.uid, version)
             self._reject(machine.uid)
-            message += f" Correct the Secret {ref.name}: it is tried again at once."
+            if error.of_secret:
+                message += f" Correct the Secret {ref.name}: it is tried again at once."
         delay = timedelta(seconds=error.retry_after) if error.retry_after else None
         blame = Blame.CONFIGURATION if error.fault is FaultClass.NOT_ALLOWED else Blame.BMC
         return Fault(blame, _REASONS[error.fault], message, delay)

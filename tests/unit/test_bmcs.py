@@ -281,6 +281,17 @@ async def test_whoever_begins_asks_a_silent_bmc_at_once(around: Around) -> None:
 # --- BMCs that reject what they are asked with, or want peace ---------------------------------------------------------
 
 
+@pytest.mark.parametrize("of_secret", [True, False])
+async def test_a_secret_is_to_be_corrected_where_it_is_to_blame_and_awaited_wherever_it_may_help(
+    around: Around, *, of_secret: bool
+) -> None:
+    await around.bmcs.driver(machine())
+    fault = around.bmcs.explained(machine(), PowerError(FaultClass.CREDENTIALS, "It may not", of_secret=of_secret))
+    remedy = " Correct the Secret bmc: it is tried again at once." if of_secret else ""
+    assert fault.message == f"It may not.{remedy}"
+    assert around.awaited == [(Name("rack-a", "bmc"), "uid", "1")]
+
+
 class Clock:
     """By which readings age."""
 

@@ -27,7 +27,6 @@ LONGEST_RETRY_AFTER = 3600.0
 BUSY_STATUS = frozenset(
     {
         HTTPStatus.CONFLICT,
-        HTTPStatus.PRECONDITION_FAILED,
         HTTPStatus.LOCKED,
         HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.BAD_GATEWAY,  # these two: from the BMC's web server, while what is behind it restarts
@@ -36,7 +35,6 @@ BUSY_STATUS = frozenset(
     }
 )
 UNSUPPORTED_STATUS = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
-CREDENTIALS_STATUS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 
 BUSY_MESSAGE = re.compile(
     r"ResourceInUse|ServiceTemporarilyUnavailable|SessionLimitExceeded"
@@ -65,7 +63,7 @@ def of_refusal(place: str, what: str, refusal: Refusal) -> PowerError:
     end = f" (HTTP {refusal.status})" + (f": {first_sentence(refusal.detail)}" if refusal.detail.strip() else "")
     ids = " ".join(refusal.message_ids)
     if refusal.status == HTTPStatus.UNAUTHORIZED:
-        return PowerError(FaultClass.CREDENTIALS, f"The BMC at {place} refuses the credentials{end}")
+        return PowerError(FaultClass.CREDENTIALS, f"The BMC at {place} refuses the credentials{end}", of_secret=True)
     if refusal.status == HTTPStatus.FORBIDDEN:
         return PowerError(FaultClass.CREDENTIALS, f"The account at the BMC at {place} may not {what}{end}")
     wrong_state = _is_of_state(refusal, ids)
@@ -128,7 +126,7 @@ def of_broken_line(place: str, error: BaseException) -> PowerError:
                 return PowerError(fault, f"The BMC at {place} {why}")
     for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return PowerError(FaultClass.TLS, _untrusted(place, cause))
+            return _untrusted(place, cause)
         if isinstance(cause, ssl.SSLError):
             return PowerError(FaultClass.TLS, _no_handshake(place, cause))
     for cause in chain:
@@ -149,18 +147,21 @@ _BROKEN: tuple[tuple[type[BaseException], FaultClass, str], ...] = (
 """First hit wins; a name that doesn't resolve is also an OSError, and a broken connection an HTTPException."""
 
 
-def _untrusted(place: str, error: ssl.SSLCertVerificationError) -> str:
+def _untrusted(place: str, error: ssl.SSLCertVerificationError) -> PowerError:
     why = first_sentence(error.verify_message or "it cannot be verified")
     if "mismatch" in why.lower() or "not valid for" in why.lower():
-        return (
+        return PowerError(
+            FaultClass.TLS,
             f"The certificate of the BMC at {place} is for another name: use a name that it holds as the address, "
-            "or give the BMC a certificate for this one"
+            "or give the BMC a certificate for this one",
         )
     if "expired" in why.lower() or "not yet valid" in why.lower():
-        return f"The certificate of the BMC at {place} is out of date: {why}"
-    return (
+        return PowerError(FaultClass.TLS, f"The certificate of the BMC at {place} is out of date: {why}")
+    return PowerError(
+        FaultClass.TLS,
         f"The certificate of the BMC at {place} is not trusted ({why}): "
-        "name the Secret with its CA in caSecretRef, or set insecureSkipTLSVerify"
+        "name the Secret with its CA in caSecretRef, or set insecureSkipTLSVerify",
+        of_secret=True,
     )
 
 

@@ -258,5 +258,6 @@ def _account(credentials: Credentials | None) -> Credentials:
             raise PowerError(
                 FaultClass.CREDENTIALS,
                 f"IPMI takes a {what} of at most {most} bytes, and the one in the Secret has {len(text.encode())}",
+                of_secret=True,
             )
     return credentials

@@ -11,6 +11,7 @@ NO_RIGHTS = frozenset({0x80, 0x81})
 """Of Set Session Privilege Level (table 22-19): not for this user, not on this channel."""
 
 _NO_ROLE = 0x0A
+_UNKNOWN_ACCOUNT = frozenset({0x0C, 0x0D, 0x0F})
 _NOT_ALLOWED = 0xD4
 _WRONG_STATE = 0xD5
 
@@ -46,12 +47,15 @@ _CHASSIS: dict[int, tuple[FaultClass, str]] = {
 def of_login(place: str, status: int) -> PowerError:
     """The fault in an RMCP+ status that ended a log-in."""
     fault, why = _LOGIN.get(status, (FaultClass.PROTOCOL, "broke the log-in off"))
-    return PowerError(fault, f"The BMC at {place} {why} (RMCP+ status 0x{status:02X})")
+    of_secret = status in _UNKNOWN_ACCOUNT
+    return PowerError(fault, f"The BMC at {place} {why} (RMCP+ status 0x{status:02X})", of_secret=of_secret)
 
 
 def of_wrong_password(place: str) -> PowerError:
     """The BMC's proof that it knows the password is not made with ours."""
-    return PowerError(FaultClass.CREDENTIALS, f"The BMC at {place} refuses the credentials: the password is wrong")
+    return PowerError(
+        FaultClass.CREDENTIALS, f"The BMC at {place} refuses the credentials: the password is wrong", of_secret=True
+    )
 
 
 def of_session_key(place: str) -> PowerError:

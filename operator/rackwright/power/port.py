@@ -53,12 +53,16 @@ class FaultClass(StrEnum):
 class PowerError(Exception):
     """A BMC did not do what it was asked; `args[0]` is one sentence for a person, free of secrets."""
 
-    def __init__(self, fault: FaultClass, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, fault: FaultClass, message: str, *, retry_after: float | None = None, of_secret: bool = False
+    ) -> None:
         super().__init__(message)
         self.fault = fault
         self.message = message
         self.retry_after = retry_after
         """Seconds that the BMC asked to be left alone for, if it did."""
+        self.of_secret = of_secret
+        """Whether the Secret is wrong that holds the account (CREDENTIALS) or the CA (TLS), as far as can be seen."""
 
 
 class WrongState(PowerError):

@@ -159,6 +159,12 @@ class Service:
             said = faults.first_sentence(str(error))
             return PowerError(FaultClass.UNSUPPORTED, f"The BMC at {place} cannot {what}: {said}")
         if self._heard is not None and self._heard.status_code >= HTTPStatus.BAD_REQUEST:
+            if self._heard.status_code == HTTPStatus.UNAUTHORIZED and self._endpoint.credentials is None:
+                return PowerError(
+                    FaultClass.CREDENTIALS,
+                    f"The BMC at {place} wants an account: name the Secret that holds it in"
+                    " spec.bmc.credentialsSecretRef",
+                )
             return faults.of_refusal(place, what, self._refusal())
         said = faults.first_sentence(self._redaction.hide(str(error)))
         return PowerError(

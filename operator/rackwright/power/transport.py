@@ -54,7 +54,9 @@ def tls_context(ca: str | None, *, verify: bool) -> ssl.SSLContext:
         context.load_verify_locations(cadata=ca)
     except (ssl.SSLError, ValueError, TypeError):
         raise PowerError(
-            FaultClass.TLS, "The Secret in caSecretRef holds no usable certificate: it must be in PEM form"
+            FaultClass.TLS,
+            "The Secret in caSecretRef holds no usable certificate: it must be in PEM form",
+            of_secret=True,
         ) from None
     return context
 

@@ -151,6 +151,7 @@ class Webhook:
             raise PowerError(
                 FaultClass.CREDENTIALS,
                 f"Calls to the BMC at {self._address.place} cannot be signed: the password of its Secret is empty",
+                of_secret=True,
             )
         return credentials
 

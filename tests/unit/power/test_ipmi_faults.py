@@ -56,6 +56,7 @@ def test_a_completion_code_is_sorted(code: int, fault: FaultClass, said: str) ->
     error = of_completion("10.0.0.7", "cut the power", code)
     assert error.fault is fault
     assert error.message.endswith(f"BMC at 10.0.0.7 {said} (IPMI completion code 0x{code:02X})")
+    assert not error.of_secret
 
 
 @given(st.integers(0, 255))
@@ -84,6 +85,7 @@ async def test_a_refusal_of_the_account_is_sorted(
         error = await fault_of(connections.driver(endpoint(await bmc.start())))
         assert error.fault is fault
         assert said in error.message
+        assert error.of_secret is ("no such user" in said)
         assert error.__cause__ is not None
     finally:
         bmc.stop()

@@ -48,7 +48,7 @@ NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
         (404, "", FaultClass.UNSUPPORTED),
         (405, "", FaultClass.UNSUPPORTED),
         (409, "", FaultClass.BUSY),
-        (412, "", FaultClass.BUSY),
+        (412, "", FaultClass.PROTOCOL),
         (418, "", FaultClass.PROTOCOL),
         (423, "", FaultClass.BUSY),
         (429, "", FaultClass.BUSY),
@@ -65,6 +65,7 @@ def test_a_refusal_is_sorted_by_status_and_message(status: int, message_id: str,
     error = of_refusal("10.0.0.7", "cut the power", Refusal(status, "No. And never will.", (message_id,)))
     assert error.fault is fault
     assert error.message.endswith(f"(HTTP {status}): No")
+    assert error.of_secret is (status == 401)
 
 
 def test_a_busy_bmc_says_for_how_long() -> None:
@@ -107,6 +108,7 @@ def test_a_broken_line_is_sorted_by_what_is_at_the_end_of_its_causes(
     found = of_broken_line("10.0.0.7", outer)
     assert found.fault is fault
     assert said in found.message
+    assert found.of_secret is (said == "caSecretRef"), "no other CA makes a certificate younger"
 
 
 def test_causes_that_run_in_a_circle_are_named_once() -> None:

@@ -313,7 +313,9 @@ async def test_a_bmc_that_lets_nobody_ask_for_what_it_has_not_got_is_asked_witho
 
 async def test_a_bmc_without_accounts_needs_none(bmc: ScriptedBmc, connections: Connections) -> None:
     driver = connections.driver(endpoint(await bmc.start(), credentials=None))
-    assert (await failure(driver.power_state())).fault is FaultClass.CREDENTIALS
+    error = await failure(driver.power_state())
+    assert error.fault is FaultClass.CREDENTIALS
+    assert error.message.endswith("wants an account: name the Secret that holds it in spec.bmc.credentialsSecretRef")
     description = bmc._description("one")
     bmc.fail("GET", "/one", answer(200, body=description))
     assert await driver.power_state() is PowerState.OFF
