@@ -18,7 +18,8 @@ SIMULATED = "simulated"
 """The scheme of machines that exist in the operator's memory alone. Its addresses say how they behave, not where they
 are: many machines share one."""
 DEFAULT_PORTS = {"http": 80, "https": 443, "ipmi": 623}
-SERVICE_ROOTS = ("/redfish", "/redfish/v1")
+ABOVE_SYSTEMS = ("/redfish", "/redfish/v1", "/redfish/v1/Systems")
+"""Paths of a Redfish service that name none of its systems."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _path(parts: SplitResult) -> str:
     path = parts.path.rstrip("/")
     if parts.scheme.startswith("webhook"):
         return parts.path if path else ""
-    return "" if parts.scheme.startswith("redfish") and path in SERVICE_ROOTS else path
+    return "" if parts.scheme.startswith("redfish") and path in ABOVE_SYSTEMS else path
 
 
 def _unusable(why: str) -> PowerError:

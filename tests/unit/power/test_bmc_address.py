@@ -54,6 +54,7 @@ def test_different_places_have_different_keys(one: tuple[str, str, int, str], ot
             "redfish+https://bmc-7.example:443/redfish/v1/Systems/A",
         ),
         ("redfish+https://bmc-7/redfish/v1/", "redfish+https://bmc-7:443"),
+        ("redfish+https://bmc-7/redfish/v1/Systems/", "redfish+https://bmc-7:443"),
         ("redfish+http://[2001:DB8:0::7]", "redfish+http://[2001:db8::7]:80"),
         ("redfish+https://[fe80::1%25eth0]", "redfish+https://[fe80::1%25eth0]:443"),
         ("ipmi://10.0.0.7", "ipmi://10.0.0.7:623"),
