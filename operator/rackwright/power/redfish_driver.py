@@ -68,7 +68,8 @@ class RedfishDriver(SwitchingDriver[Any]):
             if choice.source.startswith("Uefi") and not uefi:
                 continue
             try:
-                if await self._do("set the boot device", partial(redfish_system.choose_boot, choice=choice)):
+                step = partial(redfish_system.choose_boot, choice=choice, document=self._bmc.document)
+                if await self._do("set the boot device", step):
                     return choice
             except PowerError as error:
                 if error.fault not in REFUSED:

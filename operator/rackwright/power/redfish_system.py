@@ -13,6 +13,9 @@ from typing import Any
 
 from rackwright.power.port import BIOSAttributes, BootTarget, FaultClass, PowerError, PowerState
 
+Document = Callable[[str], Any]
+"""Fetches the JSON at a path of the BMC's."""
+
 
 @dataclass(frozen=True, slots=True)
 class BootChoice:
@@ -87,30 +90,24 @@ def choose_mode(system: Any, *, uefi: bool) -> bool:
     return True
 
 
-def choose_boot(system: Any, choice: BootChoice) -> bool:
+def choose_boot(system: Any, choice: BootChoice, document: Document) -> bool:
     """Set the override; False if the BMC does not offer this source.
 
-    How long it lasts is written only if it differs, because some BMCs refuse a write of what they have, except for
-    Supermicro's, which forget it unless it comes with the source (both known from Ironic).
+    How long it lasts is written only if it differs, now or next time, because some BMCs refuse a write of what they
+    have, except for Supermicro's, which forget it unless it comes with the source (both known from Ironic).
     """
     sources = {_value(source): source for source in system.get_allowed_system_boot_source_values()}
     if choice.source not in sources:
         return False
-    now = _value(system.boot.enabled) if system.boot else None
-    differs = now != choice.enabled or (system.manufacturer or "").lower() == "supermicro"
+    now = _named(system, document, "BootSourceOverrideEnabled")
+    differs = now != {choice.enabled} or (system.manufacturer or "").lower() == "supermicro"
     system.set_system_boot_options(target=sources[choice.source], enabled=choice.enabled if differs else None)
     return True
 
 
-def boot_sources(system: Any, document: Callable[[str], Any]) -> set[str]:
-    """The sources that the BMC says it will boot from: now, and, where it keeps settings apart (AMI's), next time.
-
-    `document` fetches the JSON at a path. Empty where the BMC doesn't say.
-    """
-    settings = system.json.get("@Redfish.Settings") or {}
-    path = (settings.get("SettingsObject") or {}).get("@odata.id")
-    bodies = [system.json, *([document(path)] if path else [])]
-    return {str(source) for body in bodies if (source := (body.get("Boot") or {}).get("BootSourceOverrideTarget"))}
+def boot_sources(system: Any, document: Document) -> set[str]:
+    """The sources that the BMC says it will boot from, now or next time; empty where it doesn't say."""
+    return _named(system, document, "BootSourceOverrideTarget")
 
 
 def bios_attributes(system: Any) -> BIOSAttributes:
@@ -140,6 +137,14 @@ def set_bios_attributes(system: Any, wanted: BIOSAttributes) -> bool:
     times = {_value(time): time for time in system.bios.supported_apply_times or ()}
     system.bios.set_attributes(differing, apply_time=times.get("OnReset"))
     return True
+
+
+def _named(system: Any, document: Document, of_boot: str) -> set[str]:
+    """What is named of the override: now, and, where the BMC keeps settings apart (AMI's), for next time."""
+    settings = system.json.get("@Redfish.Settings") or {}
+    path = (settings.get("SettingsObject") or {}).get("@odata.id")
+    bodies = [system.json, *([document(path)] if path else [])]
+    return {str(value) for body in bodies if (value := (body.get("Boot") or {}).get(of_boot))}
 
 
 def _reset(system: Any, *kinds: str) -> None:

@@ -70,6 +70,13 @@ NETWORK, DISK = BootTarget.NETWORK, BootTarget.DISK
             id="no override where there is no disk to name",
         ),
         pytest.param(System(settings_apart=True), NETWORK, True, ["Boot Pxe Once"], id="settings that are kept apart"),
+        pytest.param(
+            System(settings_apart=True, enabled="Once"),
+            NETWORK,
+            True,
+            ["Boot Pxe Once"],
+            id="and differ from what is so now",
+        ),
     ],
 )
 async def test_a_boot_device_is_chosen_by(
