@@ -20,14 +20,14 @@ _SENSITIVE = (
 )
 """What stands in the name of a thing that nobody is to read, `AdminPwd`, `agent_token` or `WpaPSK`."""
 
-_USERINFO = re.compile(r"(?<=://)\S*@")
+_ADDRESS = re.compile(r"://(?:\S*@)?(\S*)")
 _QUERY = re.compile(r"(?<=\S)\?[^\s'\")>,;]+")
 _SECRET = re.compile(
-    rf"\b([\w-]*{_SENSITIVE}[\w-]*)(['\"]?\s*[:=]\s*)"
+    rf"(?<![\w-])(?=[\w-]*{_SENSITIVE})([\w-]+)(['\"]?\s*[:=]\s*)"  # each name once, from where it begins
     r"(?i:(?:basic|bearer)\s+)?(?:'[^']*'?|\"[^\"]*\"?|[^\s,;&)}]+)"
 )
 _NAME = re.compile(_SENSITIVE)
-_RESPONSE = re.compile(r"\s*Response (?:body|headers):.*", re.DOTALL)
+_RESPONSE = re.compile(r"Response (?:body|headers):.*", re.DOTALL)
 _LONG = re.compile(r"[A-Za-z0-9+=_-]{80,}")
 
 
@@ -41,7 +41,7 @@ def presentable(text: str, limit: int = MESSAGE_LIMIT) -> str:
     text = whole_words(text, _MOST)
     text = _RESPONSE.sub("", text)
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    text = _QUERY.sub("?…", _USERINFO.sub("", text))
+    text = _QUERY.sub("?…", _ADDRESS.sub(r"://\1", text))
     text = _LONG.sub(lambda run: f"{run[0][:12]}…", _SECRET.sub(r"\1\2…", text))
     if len(text) <= limit:
         return text

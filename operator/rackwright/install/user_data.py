@@ -43,7 +43,7 @@ _MODULE_LISTS = ("cloud_init_modules", "cloud_config_modules", "cloud_final_modu
 _TRUE = frozenset({"true", "1", "on", "yes"})
 
 _PHONE_HOME = "holds phone_home, by which the operator learns that the system is up; remove it"
-_TEMPLATED = re.compile(r"^\s*['\"]?phone_home['\"]?\s*:", re.MULTILINE)
+_TEMPLATED = re.compile(r"^[^\S\n]*['\"]?phone_home['\"]?\s*:", re.MULTILINE)
 
 
 class _Unfit(Exception):

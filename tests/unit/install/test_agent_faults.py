@@ -366,6 +366,9 @@ def test_an_agents_error_becomes_a_reason_and_advice(
         ("agent_token=hunter2, next", "agent_token=…, next"),
         ("{'password': 'hunter2', 'user': 'me'}", "{'password': …, 'user': 'me'}"),
         ("from http://admin:hun@er/2@10.0.0.1/a.raw now", "from http://10.0.0.1/a.raw now"),
+        ("user=agent_token=hunter2 of a-key-b = 'hunter2' rest", "user=agent_token=… of a-key-b = … rest"),
+        ("key-" * 10 + "key: hunter2", "key-" * 10 + "key: …"),
+        ("from ftp://a@b:hunter2@c/://d@e/f://g now", "from ftp://e/f://g now"),
         ("Authorization: Bearer hunter2 rest", "Authorization: … rest"),
         ("ipmi_pwd=hunter2, iscsiChapSecret: hunter2", "ipmi_pwd=…, iscsiChapSecret: …"),
         ("KeyError: 'disks' of the keyboard: none", "KeyError: 'disks' of the keyboard: none"),
@@ -424,6 +427,16 @@ def test_a_text_without_end_is_read_in_bounded_time(text: str) -> None:
     started = time.process_time()
     presentable(text)
     assert time.process_time() - started < 2, "of the event loop's time"
+
+
+@pytest.mark.parametrize(
+    "part", ["key-", "token-", "pass_", "key='", "key= ", "-", " ", "\n", "a ", "http://", "?", "a" * 79 + " "]
+)
+def test_however_a_text_repeats_itself_it_is_read_in_proportion_to_its_length(part: str) -> None:
+    started = time.process_time()
+    for _ in range(10):
+        presentable((part * 4096)[:4096])
+    assert time.process_time() - started < 0.2, "of the event loop's time, for ten texts"
 
 
 @given(st.text(max_size=500), st.integers(-5, 400))

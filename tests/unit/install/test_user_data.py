@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 
@@ -126,6 +127,12 @@ def test_a_stranger_can_not_make_the_operator_work_without_end(nest: str) -> Non
     problem = problem_with(b"#cloud-config\n" + (nest * (2**20 // len(nest))).encode())
     assert problem is not None
     assert "nests too deeply" in problem or "not valid YAML" in problem
+
+
+def test_a_template_of_empty_lines_is_read_once() -> None:
+    started = time.process_time()
+    assert problem_with(b"## template: jinja\n" + b"\n" * 20_000) is None
+    assert time.process_time() - started < 0.2
 
 
 def test_merge_keys_that_grow_exponentially_are_read_once_each() -> None:
