@@ -513,7 +513,8 @@ class Erasure(Model):
     """Evidence of one disk's erase."""
 
     device: str = Field(description="Kernel name at the time, like /dev/sda.")
-    serial: str = Field(default="", description="Serial number, or its WWN where it has none.")
+    serial: str = Field(default="", description="Serial number.")
+    wwn: str = Field(default="", description="World-wide name.")
     method: str = Field(
         description="How it was erased; None where policy asked for no erase; Failed where it could not be."
     )

@@ -7,6 +7,7 @@ not well-formed evidence is a fault rather than a guess.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -14,6 +15,7 @@ from rackwright.api.inventory import DiskInventory
 from rackwright.api.machine import EraseMode, Erasure, HardwareSummary
 from rackwright.install.sentences import presentable
 from rackwright.install.steps import JSON, clean_step
+from rackwright.inventory.report import identifier
 from rackwright.lifecycle.world import Blame, Fault
 
 STEP = "erase_disks"
@@ -23,6 +25,9 @@ NOT_ERASED = frozenset({"None", "Failed"})
 """Methods that leave a disk as it was."""
 
 _MOST_DISKS = 1024
+
+_TRAITS = (("wwn", "wwn"), ("serial", "serial"), ("name", "device"))
+"""What a disk is told by, the surest first: as the inventory and as the evidence call it."""
 
 
 def parameters(
@@ -61,7 +66,8 @@ def evidence(command_result: object, at: datetime) -> tuple[Erasure, ...] | Faul
                 found.append(
                     Erasure(
                         device=presentable(device, 255),
-                        serial=_text(entry, "serial") or _text(entry, "wwn"),
+                        serial=identifier(entry.get("serial")),
+                        wwn=identifier(entry.get("wwn")),
                         method=presentable(method, 100),
                         verified=verified and method not in NOT_ERASED,
                         message=_text(entry, "message") or _read_back(entry),
@@ -74,17 +80,33 @@ def evidence(command_result: object, at: datetime) -> tuple[Erasure, ...] | Faul
 
 
 def unseen(found: Sequence[Erasure], disks: Iterable[DiskInventory]) -> tuple[DiskInventory, ...]:
-    """Disks of the inventory that the evidence doesn't speak of, by serial number or WWN, else by name.
+    """Disks of the inventory that the evidence doesn't speak of; each needs an entry of its own.
+
+    By WWN, else by serial number, else by name, and never against what both have: the namespaces of an NVMe controller
+    and the LUNs of a disk with two actuators share a serial number. Two of one WWN and one serial number are paths to
+    one disk.
 
     One that was taken out takes its data with it, one whose cable is loose comes back with it: somebody must look.
     """
-    serials = {erasure.serial for erasure in found if erasure.serial}
-    devices = {erasure.device for erasure in found}
-    return tuple(
-        disk
-        for disk in disks
-        if (not serials & {disk.serial, disk.wwn} if disk.serial or disk.wwn else disk.name not in devices)
-    )
+    left = list({(disk.wwn, disk.serial) if disk.wwn and disk.serial else disk.name: disk for disk in disks}.values())
+    free = list(found)
+    for ours, theirs in _TRAITS:
+        sharing: defaultdict[str, list[Erasure]] = defaultdict(list)
+        for erasure in free:
+            sharing[getattr(erasure, theirs)].append(erasure)
+        left = [disk for disk in left if not (getattr(disk, ours) and _takes(disk, sharing[getattr(disk, ours)]))]
+        free = [erasure for those in sharing.values() for erasure in those]
+    return tuple(left)
+
+
+def _takes(disk: DiskInventory, candidates: list[Erasure]) -> bool:
+    """Whether one of them is this disk's, which is no other's then."""
+    for number, erasure in enumerate(candidates):
+        both = ((disk.wwn, erasure.wwn), (disk.serial, erasure.serial))
+        if all(ours == theirs for ours, theirs in both if ours and theirs):
+            del candidates[number]
+            return True
+    return False
 
 
 def missing(
@@ -101,14 +123,14 @@ def missing(
     at = found[0].at if found else now
     if disks is not None:
         look = "It is in the inventory, and the ramdisk did not see it: look for a loose cable or a dead disk."
-        return tuple(_not_seen(disk.name, disk.serial or disk.wwn, look, at) for disk in unseen(found, disks))
+        return tuple(_not_seen(disk.name, disk.serial, disk.wwn, look, at) for disk in unseen(found, disks))
     fewer = hardware.disks - len(found) if hardware is not None else 0
     look = "The HardwareInventory that names it is gone: look for a loose cable or a dead disk."
-    return tuple(_not_seen(f"disk {len(found) + number + 1}", "", look, at) for number in range(fewer))
+    return tuple(_not_seen(f"disk {len(found) + number + 1}", "", "", look, at) for number in range(fewer))
 
 
-def _not_seen(device: str, serial: str, message: str, at: datetime) -> Erasure:
-    return Erasure(device=device, serial=serial, method="Failed", verified=False, message=message, at=at)
+def _not_seen(device: str, serial: str, wwn: str, message: str, at: datetime) -> Erasure:
+    return Erasure(device=device, serial=serial, wwn=wwn, method="Failed", verified=False, message=message, at=at)
 
 
 def _text(entry: Mapping[str, object], name: str) -> str:

@@ -161,8 +161,8 @@ def _disk(entry: Mapping[str, object]) -> DiskInventory | None:
         name=name,
         model=_fact(entry.get("model")),
         vendor=_fact(entry.get("vendor")),
-        serial=_fact(_first(entry.get("serial"))),
-        wwn=_fact(_first(entry.get("wwn"))),
+        serial=identifier(entry.get("serial")),
+        wwn=identifier(entry.get("wwn")),
         size_bytes=_number(entry.get("size")),
         rotational=entry.get("rotational") is True,
         by_path=_text(entry.get("by_path")),
@@ -240,9 +240,9 @@ def _each(value: object, make: Callable[[Mapping[str, object]], _T | None]) -> l
     return [made for item in items if isinstance(item, Mapping) and (made := make(item)) is not None]
 
 
-def _first(value: object) -> object:
-    """Some hardware managers list several names of one thing."""
-    return next((item for item in value if item), None) if isinstance(value, list) else value
+def identifier(value: object) -> str:
+    """A disk's serial number or WWN; empty for a placeholder. Some hardware managers list several of one disk."""
+    return _fact(next((item for item in value if item), None) if isinstance(value, list) else value)
 
 
 def _text(value: object) -> str:

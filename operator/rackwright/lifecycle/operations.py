@@ -177,7 +177,8 @@ def _particular(world: World, fault: Fault) -> str:
     """The fault's sentence, with what a person would look for next."""
     match fault.reason:
         case "EraseNotVerified":
-            kept = [f"{e.device} ({e.serial or 'no serial number'})" for e in world.status.erasure if not e.verified]
+            left = (e for e in world.status.erasure if not e.verified)
+            kept = [f"{e.device} ({e.serial or e.wwn or 'no serial number'})" for e in left]
             return f"{fault.message} Not erased: {', '.join(kept) or 'no disk was seen'}."
         case "ReadinessGatesClosed":
             return f"{fault.message} Not True: {', '.join(closed_gates(world))}."

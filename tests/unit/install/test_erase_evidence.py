@@ -13,6 +13,7 @@ from rackwright.api.inventory import DiskInventory
 from rackwright.api.machine import EraseMode, Erasure, HardwareSummary
 from rackwright.install import erase
 from rackwright.install.steps import node
+from rackwright.inventory.report import read
 from rackwright.lifecycle.world import Fault
 
 AT = datetime(2025, 3, 1, 12, tzinfo=UTC)
@@ -57,7 +58,12 @@ def test_evidence_is_kept_per_disk() -> None:
     assert erase.evidence(result, AT) == (
         erasure(message="64 samples read back as zeros"),
         erasure(
-            device="/dev/sdb", serial="0x5000", method="ATA", verified=False, message="64 samples read back as zeros"
+            device="/dev/sdb",
+            serial="",
+            wwn="0x5000",
+            method="ATA",
+            verified=False,
+            message="64 samples read back as zeros",
         ),
     )
 
@@ -121,7 +127,58 @@ def test_a_disk_of_the_inventory_that_was_not_seen_is_named() -> None:
         DiskInventory(name="/dev/sdc"),
         DiskInventory(name="/dev/sdd", wwn="0x5"),
     ]
-    assert erase.unseen([erasure(), erasure(device="/dev/sdd", serial="0x5")], inventory) == tuple(inventory[1:3])
+    found = [erasure(), erasure(device="/dev/sdd", serial="", wwn="0x5")]
+    assert erase.unseen(found, inventory) == tuple(inventory[1:3])
+
+
+@pytest.mark.parametrize("wwns", [("eui.1", "eui.2"), ("", "")])
+def test_disks_that_share_a_serial_number_need_evidence_each(wwns: tuple[str, str]) -> None:
+    names = ("/dev/nvme0n1", "/dev/nvme0n2")
+    inventory = [DiskInventory(name=name, serial="S1", wwn=wwn) for name, wwn in zip(names, wwns, strict=True)]
+    found = [erasure(device=disk.name, serial="S1", wwn=disk.wwn) for disk in inventory]
+
+    assert erase.unseen(found, reversed(inventory)) == ()
+    assert len(erase.unseen(found[1:], inventory)) == 1
+    assert erase.unseen([], inventory) == tuple(inventory)
+
+
+def test_disks_that_share_a_wwn_are_told_apart_by_their_serial_numbers() -> None:
+    inventory = [DiskInventory(name=f"/dev/sd{n}", serial=n, wwn="0x5") for n in "ab"]
+    assert erase.unseen([erasure(device="/dev/sda", serial="b", wwn="0x5")], inventory) == tuple(inventory[:1])
+
+
+def test_two_paths_to_a_disk_are_one_disk() -> None:
+    paths = [DiskInventory(name=name, serial="L1", wwn="0x6") for name in ("/dev/sda", "/dev/sdb")]
+    found = [erasure(device=name, serial="L1", wwn="0x6") for name in ("/dev/sda", "/dev/dm-0")]
+    assert erase.unseen(found, paths) == ()
+    assert erase.unseen(found[1:], paths) == ()
+    assert len(erase.unseen([], paths)) == 1
+
+
+def test_what_only_one_of_both_knows_keeps_no_disk_from_its_evidence() -> None:
+    inventory = [DiskInventory(name="/dev/sda", wwn="0x5"), DiskInventory(name="/dev/sdb", serial="S2")]
+    known = [erasure(device="/dev/sdb", wwn="0x5"), erasure(device="/dev/sda", serial="S2", wwn="0x6")]
+    assert erase.unseen(known, inventory) == ()
+    assert erase.unseen([erasure(device="/dev/sda"), erasure(device="/dev/sdb", serial="S2")], inventory) == ()
+
+
+def test_a_placeholder_is_no_serial_number_of_either() -> None:
+    disks = [{"name": f"/dev/sd{n}", "serial": "00000000", "wwn": f"0x{n}", "size": 1} for n in "ab"]
+    found = erase.evidence(
+        {"clean_result": [entry(device=disk["name"], serial="00000000", wwn=disk["wwn"]) for disk in disks]}, AT
+    )
+    assert isinstance(found, tuple)
+    inventory = read({"inventory": {"disks": disks}}).report.disks
+    assert erase.unseen(found, inventory) == ()
+    assert erase.unseen(found[:1], inventory) == (inventory[1],)
+
+
+def test_a_serial_number_is_compared_as_the_inventory_has_it() -> None:
+    serial = "key:  " + "A" * 90
+    found = erase.evidence({"clean_result": [entry(serial=serial)]}, AT)
+    assert isinstance(found, tuple)
+    inventory = read({"inventory": {"disks": [{"name": "/dev/sdz", "serial": serial}]}}).report.disks
+    assert erase.unseen(found, inventory) == ()
 
 
 def test_a_disk_that_the_erase_does_not_speak_of_is_not_erased() -> None:
@@ -130,7 +187,7 @@ def test_a_disk_that_the_erase_does_not_speak_of_is_not_erased() -> None:
 
     (missing,) = erase.missing(found, inventory, HardwareSummary(disks=2), AT)
 
-    assert (missing.device, missing.serial, missing.verified) == ("/dev/sdb", "0x5", False)
+    assert (missing.device, missing.serial, missing.wwn, missing.verified) == ("/dev/sdb", "", "0x5", False)
     assert "loose cable" in missing.message
     assert erase.missing(found, inventory[:1], HardwareSummary(disks=2), AT) == (), "the inventory is newer"
 
