@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from rackwright.agent.tokens import Tokens
@@ -40,6 +41,8 @@ class UserData:
         self._secrets = secrets
         self._tokens = tokens
         self._known: dict[str, _Known] = {}
+        self._checks = ThreadPoolExecutor(1, "user-data")
+        """Of its own: what was made to take long holds up other user data, and nothing else."""
         self._fit: dict[str, tuple[str, str]] = {}
         """The Secret's version and the key whose content was found fit."""
 
@@ -57,7 +60,7 @@ class UserData:
             checked = (secret.version, ref.key)
             if self._fit.get(machine.uid) == checked:
                 return value
-            problem = await asyncio.to_thread(problem_with, value)
+            problem = await asyncio.get_running_loop().run_in_executor(self._checks, problem_with, value)
             if problem is None:
                 self._fit[machine.uid] = checked
                 return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -82,3 +84,15 @@ async def test_what_is_read_for_an_installation_is_what_is_compared_with() -> No
     assert secrets.reads == ["words afresh"]
     source.forget(UID)
     assert source.known(machine) is None
+
+
+async def test_a_check_that_takes_long_takes_no_thread_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+    monkeypatch.setattr("rackwright.user_data.problem_with", lambda _: None if done.wait(10) else "stuck")
+    source, machine = user_data(Secrets(words=b"#cloud-config\n{}\n")), deployed()
+    assert machine.spec.deployment is not None
+    reads = [asyncio.ensure_future(source.read(machine, machine.spec.deployment)) for _ in range(64)]
+    await asyncio.sleep(0.05)  # all are at their check
+    async with asyncio.timeout(5):
+        await asyncio.to_thread(done.set)
+    assert await asyncio.gather(*reads) == [b"#cloud-config\n{}\n"] * 64

@@ -18,6 +18,9 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any
 
 from rackwright.install.yaml_outline import NotYAMLError, Outline, entries, outline
 
@@ -26,9 +29,15 @@ MOST_BYTES = 60 * 2**20
 MOST_READ = 4 * 2**20
 """Bytes of what is read to the end to be checked, compressed data unpacked."""
 
+_MOST_UNPACKED = 8 * 2**20
+"""Bytes of all parts together, of parts of parts as well."""
+_MOST_PARTS = 1000
+_LONGEST_HEADER = 8192
+"""Characters: reading a MIME header takes the square of its length."""
 _DEEPEST = 8
 _GZIP = b"\x1f\x8b"
 _MIME = b"mime-version:"
+_MULTIPART = re.compile(rb"content-type:\s*multipart/", re.IGNORECASE)
 _OPAQUE = ("#!", "#include", "#part-handler", "#cloud-boothook")
 _CLOUD_CONFIG = "text/cloud-config"
 _BY_HEADER = {
@@ -50,15 +59,39 @@ class _Unfit(Exception):
     """User data can't be used; `args[0]` completes a sentence that begins with what it is about."""
 
 
+@dataclass(slots=True)
+class _Budget:
+    """What may still be unpacked in one check, however it nests."""
+
+    parts: int = _MOST_PARTS
+    size: int = _MOST_UNPACKED
+
+    def take(self, *, parts: int = 0, size: int = 0) -> None:
+        self.parts -= parts
+        self.size -= size
+        if self.parts < 0 or self.size < 0:
+            raise _Unfit(f"unpacks to more than {_MOST_PARTS} parts or {_MOST_UNPACKED // 2**20} MiB")
+
+
+class _Part(Message):
+    """A part of a MIME message, with headers of bearable length."""
+
+    def set_raw(self, name: str, value: Any) -> None:
+        if len(value) > _LONGEST_HEADER:
+            raise _Unfit(f"has a MIME header longer than {_LONGEST_HEADER} characters")
+        super().set_raw(name, value)
+
+
 def problem_with(user_data: bytes) -> str | None:
     """One sentence on why this user data can't be used, None if it can.
 
-    Takes a good part of a second for the megabyte that a Secret can hold: not for the event loop's own thread.
+    Takes a good part of a second for the megabyte that a Secret can hold, and some seconds for what was made to take
+    long: not for the event loop's own thread, nor for one that others wait for.
     """
     if len(user_data) > MOST_BYTES:
         return f"The user data is larger than the {MOST_BYTES // 2**20} MiB that fit into the cloud-init seed."
     try:
-        _check(user_data, None, 0)
+        _check(user_data, None, 0, _Budget())
     except _Unfit as unfit:
         return f"The user data {unfit}."
     except RecursionError:
@@ -66,21 +99,21 @@ def problem_with(user_data: bytes) -> str | None:
     return None
 
 
-def _check(data: bytes, kind: str | None, depth: int) -> None:
+def _check(data: bytes, kind: str | None, depth: int, budget: _Budget) -> None:
     """Look into user data or a part of it; `kind` is its MIME type where one was declared."""
     if depth > _DEEPEST:
         raise _Unfit("nests too deeply to be read")
     if data.startswith(_GZIP):
-        return _check(_unpacked(data), None, depth + 1)
+        return _check(_unpacked(data, budget), None, depth + 1, budget)
     if kind is None and _MIME in data[:4096].lower():
-        return _check_parts(data, depth)
+        return _check_parts(data, depth, budget)
     text = _text(data)
     match kind or _kind(text):
         case "text/cloud-config":
             _check_cloud_config(text)
         case "text/cloud-config-archive":
-            for part in _archived(text):
-                _check(part, None, depth + 1)
+            for part in _archived(text, budget):
+                _check(part, None, depth + 1, budget)
         case "text/cloud-config-jsonp":
             _check_patch(text)
         case "text/jinja2" if _TEMPLATED.search(text):
@@ -88,17 +121,26 @@ def _check(data: bytes, kind: str | None, depth: int) -> None:
     return None
 
 
-def _check_parts(data: bytes, depth: int) -> None:
-    for part in email.message_from_bytes(data).walk():
+def _check_parts(data: bytes, depth: int, budget: _Budget) -> None:
+    if len(_MULTIPART.findall(data)) > _DEEPEST:  # each line is compared with the boundaries of all around it
+        raise _Unfit("nests too deeply to be read")
+
+    def begun(**settings: Any) -> _Part:
+        budget.take(parts=1)
+        return _Part(**settings)
+
+    for part in email.message_from_bytes(data, begun).walk():
         if part.is_multipart():
             continue
         payload = part.get_payload(decode=True)
         kind = part.get_content_type()
+        if isinstance(payload, bytes):
+            budget.take(size=len(payload))
         if isinstance(payload, bytes) and (kind.startswith("text/") or payload.startswith(_GZIP)):
             told = kind in _TOLD_BY_HEADER
             header = _header(payload.decode("utf-8", "replace")) if told else None
             if not told or header or payload.startswith(_GZIP):
-                _check(payload, header or kind, depth + 1)
+                _check(payload, header or kind, depth + 1, budget)
 
 
 def _header(text: str) -> str | None:
@@ -126,7 +168,7 @@ def _text(data: bytes) -> str:
         raise _Unfit(f"is not UTF-8 text at byte {error.start + 1}") from None
 
 
-def _unpacked(data: bytes) -> bytes:
+def _unpacked(data: bytes, budget: _Budget) -> bytes:
     reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         text = reader.decompress(data, MOST_READ + 1)
@@ -136,6 +178,7 @@ def _unpacked(data: bytes) -> bytes:
         raise _Unfit(f"is larger than {MOST_READ // 2**20} MiB when unpacked")
     if not reader.eof:
         raise _Unfit("begins like gzip but ends early")
+    budget.take(parts=1, size=len(text))
     return text
 
 
@@ -182,12 +225,14 @@ def _modules(setting: Outline) -> Iterator[str]:
             yield name.replace("-", "_").removeprefix("cc_")
 
 
-def _archived(text: str) -> Iterator[bytes]:
+def _archived(text: str, budget: _Budget) -> Iterator[bytes]:
     document = _outline(text)
     if not isinstance(document, list):
         raise _Unfit("is a #cloud-config-archive whose content is no list")
     for item in document:
-        content = item if isinstance(item, str) else entries(item).get("content")
+        keys = {"content": item} if isinstance(item, str) else entries(item)
+        content = keys.get("content")
+        budget.take(parts=1, size=len(keys) + len(content or ""))  # aliases make much of little
         if isinstance(content, str) and _header(content):
             yield content.encode("utf-8", "replace")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import time
 from email.mime.multipart import MIMEMultipart
@@ -133,6 +134,45 @@ def test_a_template_of_empty_lines_is_read_once() -> None:
     started = time.process_time()
     assert problem_with(b"## template: jinja\n" + b"\n" * 20_000) is None
     assert time.process_time() - started < 0.2
+
+
+def packed(layers: int) -> bytes:
+    """Eight times what is in it, layer by layer."""
+    inner = b"#!/bin/sh\n"
+    for _ in range(layers):
+        part = b"\n--b\nContent-Transfer-Encoding: base64\n\n" + base64.b64encode(inner)
+        inner = gzip.compress(b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n" + part * 200)
+    return inner
+
+
+def nested_archive(layers: int) -> bytes:
+    inner = "#cloud-config\n"
+    for _ in range(layers):
+        inner = "#cloud-config-archive\n" + yaml.safe_dump([inner] * 30)
+    return inner.encode()
+
+
+@pytest.mark.parametrize(
+    "user_data",
+    [
+        packed(3),
+        nested_archive(3),
+        b"#cloud-config-archive\n- &a '#!" + b" " * 100_000 + b"'\n" + b"- *a\n" * 900,
+        b"#cloud-config-archive\n- &a {" + b", ".join(b"k%d: v" % n for n in range(20_000)) + b"}\n" + b"- *a\n" * 900,
+        b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n" + b"\n--b\n" * 100_000,
+        b"MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b" + b";a" * 300_000 + b"\n\n--b\n",
+        b"MIME-Version: 1.0\n"
+        + b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(200))
+        + b"\n" * 300_000,
+    ],
+    ids=["mime-in-gzip", "archives", "aliases", "merges", "parts", "header", "nested"],
+)
+def test_what_unpacks_without_end_is_refused_soon(user_data: bytes) -> None:
+    started = time.process_time()
+    problem = problem_with(user_data)
+    assert time.process_time() - started < 5
+    assert problem is not None
+    assert any(says in problem for says in ("more than 1000 parts or 8 MiB", "longer than 8192", "too deeply"))
 
 
 def test_merge_keys_that_grow_exponentially_are_read_once_each() -> None:
