@@ -134,10 +134,11 @@ def _check_parts(data: bytes, depth: int, budget: _Budget) -> None:
             continue
         payload = part.get_payload(decode=True)
         kind = part.get_content_type()
-        if isinstance(payload, bytes):
-            budget.take(size=len(payload))
-        if isinstance(payload, bytes) and (kind.startswith("text/") or payload.startswith(_GZIP)):
-            told = kind in _TOLD_BY_HEADER
+        if not isinstance(payload, bytes):
+            continue
+        budget.take(size=len(payload))
+        told = kind in _TOLD_BY_HEADER
+        if told or kind.startswith("text/") or payload.startswith(_GZIP):
             header = _header(payload.decode("utf-8", "replace")) if told else None
             if not told or header or payload.startswith(_GZIP):
                 _check(payload, header or kind, depth + 1, budget)

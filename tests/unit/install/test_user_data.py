@@ -72,6 +72,7 @@ def test_what_cloud_init_understands_and_lets_the_system_phone_home_is_fine(user
         b"## template: jinja\n#cloud-config\n" + HOME,
         mime(("x-shellscript", "#!/bin/sh\n"), ("cloud-config", HOME.decode())),
         mime(("plain", "#cloud-config\n" + HOME.decode())),
+        b"MIME-Version: 1.0\nContent-Type: application/octet-stream\n\n#cloud-config\n" + HOME,
         gzip.compress(b"#cloud-config\n" + HOME, mtime=0),
         gzip.compress(mime(("cloud-config", HOME.decode())), mtime=0),
     ],
