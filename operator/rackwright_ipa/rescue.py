@@ -17,7 +17,8 @@ _REBOOTS = ("reboot.target", "kexec.target", "soft-reboot.target")
 """What leaves the environment without switching the machine off: it would start what is on its disk, and nobody would
 know that it isn't in rescue any more. To switch it off is as good: it is opened again."""
 _KEY = re.compile(
-    r"(?:(?:ssh|ecdsa)-[a-z0-9-]+|sk-(?:ssh|ecdsa)-[a-z0-9-]+@openssh\.com) [A-Za-z0-9+/]+={0,3}(?: [^\x00-\x1f\x7f]*)?"
+    r"(?:(?:ssh|ecdsa)-[a-z0-9-]+|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
+    r" [A-Za-z0-9+/]+={0,3}(?: [^\x00-\x1f\x7f]*)?"
 )
 
 

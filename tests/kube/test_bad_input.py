@@ -232,6 +232,14 @@ BAD_MACHINES = {
         "spec.rescue.sshAuthorizedKeys[0]",
         "one line of an OpenSSH public key",
     ),
+    "a certificate as SSH key": Bad(
+        {"rescue.sshAuthorizedKeys": [KEY.replace("ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com")]},
+        "spec.rescue.sshAuthorizedKeys[0]",
+        "no certificate",
+    ),
+    "an SSH key with a tab in its comment": Bad(
+        {"rescue.sshAuthorizedKeys": [f"{KEY}\tat work"]}, "spec.rescue.sshAuthorizedKeys[0]", "no tabs"
+    ),
     "two SSH keys in one string": Bad(
         {"rescue.sshAuthorizedKeys": [f"{KEY}\n{KEY}"]}, "spec.rescue.sshAuthorizedKeys[0]", "must be one line"
     ),

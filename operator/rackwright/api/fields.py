@@ -316,11 +316,20 @@ SSHKey = Annotated[
             "maxLength": 8192,
             **rules(
                 (
-                    "self.matches('^(ssh-|ecdsa-|sk-)[^ \\\\n]+ [A-Za-z0-9+/=]+( [^\\\\n]*)?$')",
-                    "must be one line of an OpenSSH public key, like the content of ~/.ssh/id_ed25519.pub",
+                    (
+                        "self.matches('^((ssh|ecdsa)-[a-z0-9-]+|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh[.]com)"
+                        " [A-Za-z0-9+/]+={0,3}( [^\\\\x00-\\\\x1f\\\\x7f]*)?$')"
+                    ),
+                    (
+                        "must be one line of an OpenSSH public key, like the content of ~/.ssh/id_ed25519.pub: "
+                        "no options, no certificate, no tabs"
+                    ),
                 )
             ),
         }
     ),
 ]
-"""A public key in OpenSSH's authorized_keys format."""
+"""A public key in OpenSSH's authorized_keys format, as `rackwright_ipa.rescue` takes it.
+
+sshd lets nobody in for a certificate that stands there without options, and options could run commands.
+"""
