@@ -23,13 +23,14 @@ from typing import Any, Protocol
 import aiohttp
 
 from rackwright import fence
+from rackwright.agent.intake import MOST_VALUES, Overloaded, parsed
 from rackwright.agent.sessions import Session
 from rackwright.install.sentences import presentable, whole_words
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
-ANSWER_BYTES = 16 * 2**20
-"""The most that an answer may measure: results echo their command's parameters."""
+ANSWER_BYTES = 2 * 2**20
+"""The most that an answer may measure: evidence for a thousand disks is half of it, and config drives aren't echoed."""
 _SENTENCE = 400
 
 
@@ -192,8 +193,11 @@ class AgentClient:
         )
 
     def _read(self, status: int, payload: bytes) -> Any:
+        nonsense = "something that isn't JSON"
         try:
-            answer = json.loads(payload)
+            answer = parsed(payload)
+        except Overloaded:
+            answer, nonsense = None, f"more than {MOST_VALUES} values"
         except (ValueError, RecursionError):
             answer = None
         if status == 200 and answer is not None:  # noqa: PLR2004 (HTTP's OK)
@@ -209,7 +213,7 @@ class AgentClient:
                     AgentFault.BUSY, f"The agent at {self._url} takes no other command now: {said or 'it is busy'}."
                 )
             case 200:
-                raise self._protocol("answers something that isn't JSON")
+                raise self._protocol(f"answers {nonsense}")
             case _:
                 raise self._protocol(f"answers {status}" + (f": {said}" if said else ""))
 

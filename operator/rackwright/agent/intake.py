@@ -63,14 +63,19 @@ class Intake:
             self._senders.discard(sender)
 
     async def parsed(self, body: bytes) -> Any:
-        """The JSON value that a body is, parsed one at a time, so that everybody else gets a turn in between.
-
-        Raises:
-            Overloaded: there are too many values in it.
-            ValueError, RecursionError: it isn't JSON, or is nested too deeply.
-        """
-        if sum(map(body.count, _STRUCTURE)) > MOST_VALUES:
-            raise Overloaded
+        """As `parsed`, one at a time, so that everybody else gets a turn in between."""
         async with self._parsing:
             await asyncio.sleep(0)  # not in a thread: whoever parses keeps the interpreter all the same
-            return json.loads(body)
+            return parsed(body)
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON value that a body is.
+
+    Raises:
+        Overloaded: there are too many values in it.
+        ValueError, RecursionError: it isn't JSON, or is nested too deeply.
+    """
+    if sum(map(body.count, _STRUCTURE)) > MOST_VALUES:
+        raise Overloaded
+    return json.loads(body)

@@ -291,6 +291,26 @@ async def test_an_answer_without_end_is_given_up(agent: ScriptedAgent, monkeypat
     assert (await failure(agent.client().commands())).fault is AgentFault.PROTOCOL
 
 
+@pytest.mark.parametrize("values", [b"[" + b"0," * 200_000 + b"0]", b'{"commands": [' + b"{}," * 200_000 + b"{}]}"])
+async def test_an_answer_that_takes_long_to_parse_is_not_parsed(
+    agent: ScriptedAgent, monkeypatch: pytest.MonkeyPatch, values: bytes
+) -> None:
+    monkeypatch.setattr("rackwright.agent.intake.json.loads", lambda _: pytest.fail("it was"))
+    agent.says(values)
+    error = await failure(agent.client().commands())
+    assert error.fault is AgentFault.PROTOCOL
+    assert "values" in error.message
+
+
+async def test_evidence_for_a_thousand_disks_is_an_honest_answer(agent: ScriptedAgent) -> None:
+    disk = {"device": "/dev/sda", "serial": "S" * 40, "wwn": "0x" + "5" * 32, "sizeBytes": 2**44, "method": "Overwrite"}
+    disk |= {"verified": False, "samples": 2**20, "message": "e" * 500}
+    told = {"clean_step": {"step": "erase_disks"}, "clean_result": [disk] * 1024}
+    agent.says({"commands": [RUNNING | {"command_status": "SUCCEEDED", "command_result": told}]})
+    (command,) = await agent.client().commands()
+    assert command.result == told
+
+
 async def test_what_speaks_tls_but_not_http_is_no_agent(agent: ScriptedAgent) -> None:
     async def babble(request: web.Request) -> web.Response:
         assert request.transport is not None
