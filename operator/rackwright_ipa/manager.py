@@ -6,6 +6,7 @@ The agent finds it by its entry point (`ironic_python_agent.hardware_managers`) 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -19,11 +20,14 @@ from rackwright_ipa import disk, evidence, methods, rescue
 LOG = logging.getLogger(__name__)
 COMMANDS = methods.CommandLog()
 
+_FIRMWARE = re.compile(r"mmcblk\d+(?:boot\d+|rpmb)")
+"""An eMMC's boot areas and its replay-protected block: read-only, and the board may start from them."""
+
 Node = Mapping[str, Any]
 
 
 class RackwrightHardwareManager(hardware.HardwareManager):  # type: ignore[misc]  # published without types
-    """Erases disks and proves it, and opens a rescue; everything else stays the generic manager's."""
+    """Lists the machine's disks, erases them and proves it, and opens a rescue; the rest is the generic manager's."""
 
     HARDWARE_MANAGER_NAME = "rackwright"
     HARDWARE_MANAGER_VERSION = "1"
@@ -35,6 +39,11 @@ class RackwrightHardwareManager(hardware.HardwareManager):  # type: ignore[misc]
     def initialize(self) -> None:
         """Observe the agent's commands from now on."""
         utils.execute = COMMANDS.observing(utils.execute)
+
+    def filter_device(self, device: Any) -> None:
+        """Leave out of every listing what is no disk of the machine: what is inspected is what is erased."""
+        if not (isinstance(device, hardware.BlockDevice) and (_is_firmware(device) or _is_presented_by_bmc(device))):
+            raise errors.IncompatibleHardwareMethodError  # another manager may have an opinion
 
     def get_clean_steps(self, node: Node, ports: Sequence[Any]) -> list[dict[str, Any]]:  # noqa: ARG002 (the agent's signature)
         """Both steps, with priority 0: they run when they are asked for, never by themselves."""
@@ -106,22 +115,27 @@ def _settings(node: Node) -> Mapping[str, Any]:
 
 
 def _erasable(node: Node) -> list[Any]:
-    """The agent's own listing, less its skip list, what a BMC presents, and the members of arrays that are kept."""
+    """The agent's own listing, less its skip list, the members of arrays that are kept, and what it is told to skip."""
     found = hardware.dispatch_to_managers("list_block_devices_check_skip_list", node)
     kept: set[str] = set()
     if any("volume_name" in hint for hint in (node.get("properties") or {}).get("skip_block_devices") or []):
         for array in _arrays():
             kept |= {*hardware.get_component_devices(array.name), *hardware.get_holder_disks(array.name), array.name}
-    return [device for device in found if device.name not in kept and not _is_presented_by_bmc(device, node)]
+    if _settings(node).get("agent_erase_skip_read_only", False):
+        kept |= {device.name for device in found if disk.is_read_only(Path(device.name).name)}
+    return [device for device in found if device.name not in kept]
 
 
-def _is_presented_by_bmc(device: Any, node: Node) -> bool:
+def _is_firmware(device: Any) -> bool:
+    return _FIRMWARE.fullmatch(Path(device.name).name) is not None
+
+
+def _is_presented_by_bmc(device: Any) -> bool:
     """Virtual media: known by the agent's label, or a read-only disk on USB. Other read-only disks must be told of."""
     label = Path("/dev/disk/by-label/ir-vfd-dev")
     if label.exists() and label.resolve() == Path(device.name):
         return True
-    skipped = device.tran == "usb" or _settings(node).get("agent_erase_skip_read_only", False)
-    return bool(skipped and disk.is_read_only(Path(device.name).name))
+    return device.tran == "usb" and disk.is_read_only(Path(device.name).name)
 
 
 def _arrays() -> list[Any]:

@@ -331,6 +331,10 @@ class RESTError(Exception):
         self.details = details
 
 
+class BlockDevice(SimpleNamespace):
+    """The agent's."""
+
+
 class Agent:
     """The agent's functions that the plug-in calls; disks are files, `erase` is what erasing one does."""
 
@@ -350,14 +354,24 @@ class Agent:
         path = self.folder / name
         path.write_bytes(os.urandom(4 * MIB))
         known = {"serial": f"S-{name}", "wwn": None, "logical_sectors": 512, "tran": "sata", **facts}
-        self.disks.append(SimpleNamespace(name=str(path), size=4 * MIB, **known))
+        self.disks.append(BlockDevice(name=str(path), size=4 * MIB, **known))
         self.erase[str(path)] = erase
         return path
+
+    def listed(self) -> list[SimpleNamespace]:
+        """The disks that its managers don't leave out."""
+        kept = []
+        for each in self.disks:
+            try:
+                assert manager().filter_device(each) is None
+            except RESTError:
+                kept.append(each)
+        return kept
 
     def dispatch(self, method: str, node: dict[str, Any], device: Any = None) -> Any:
         """What the agent's managers answer."""
         if method == "list_block_devices_check_skip_list":
-            listed = list(self.disks)
+            listed = self.listed()
             self.disks = [each for each in listed if "unplugged" not in each.name]
             return listed
         assert method == "erase_block_device"
@@ -369,11 +383,12 @@ class Agent:
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
     stand_in = Agent(tmp_path)
-    names = ("BlockDeviceEraseError", "CleaningError")
+    names = ("BlockDeviceEraseError", "CleaningError", "IncompatibleHardwareMethodError")
     errors = SimpleNamespace(RESTError=RESTError, **{name: type(name, (RESTError,), {}) for name in names})
     utils = SimpleNamespace(execute=stand_in.run, try_execute=lambda *_c: None)
     hardware = SimpleNamespace(
         HardwareManager=object,
+        BlockDevice=BlockDevice,
         HardwareSupport=SimpleNamespace(SERVICE_PROVIDER=3),
         dispatch_to_managers=stand_in.dispatch,
         list_all_block_devices=lambda **_k: [],
@@ -474,6 +489,35 @@ def test_virtual_media_is_left_out_and_another_read_only_disk_is_told_of(agent: 
         (entry,) = manager().erase_disks(NODE, [], mode=mode)
         assert Path(entry["device"]).name == "ro-sata"
         assert entry["method"] == "Failed"
+
+
+@pytest.mark.parametrize("name", ["mmcblk0boot0", "mmcblk12boot1", "mmcblk0rpmb"])
+def test_firmware_of_an_emmc_is_neither_inspected_nor_erased(agent: Agent, name: str) -> None:
+    agent.add(name, failing)
+    agent.add("mmcblk0", shredding)
+    agent.add("mmcblk0gp0", shredding)
+    assert [Path(each.name).name for each in agent.listed()] == ["mmcblk0", "mmcblk0gp0"]
+    assert [entry["method"] for entry in manager().erase_disks(NODE, [], mode="Full")] == ["Overwrite"] * 2
+
+
+def test_what_is_inspected_is_what_is_erased(agent: Agent) -> None:
+    for name, tran in (("ro-usb", "usb"), ("ro-sata", "sata"), ("usb", "usb"), ("nvme0n1", "nvme")):
+        agent.add(name, shredding, tran=tran)
+    listed = [each.name for each in agent.listed()]
+    assert [Path(name).name for name in listed] == ["ro-sata", "usb", "nvme0n1"]
+    assert sorted(e["device"] for e in manager().erase_disks(NODE, [], mode="Full")) == sorted(listed)
+
+
+@pytest.mark.usefixtures("agent")
+def test_only_disks_are_left_out_of_listings() -> None:
+    with pytest.raises(RESTError):
+        manager().filter_device(SimpleNamespace(name="mmcblk0boot0"))
+
+
+def test_a_node_may_say_that_read_only_disks_are_skipped(agent: Agent) -> None:
+    agent.add("ro-sata", failing)
+    node = {**NODE, "driver_internal_info": {"agent_erase_skip_read_only": True}}
+    assert manager().erase_disks(node, [], mode="Full") == []
 
 
 def test_a_disk_that_goes_away_is_told_of(agent: Agent) -> None:
