@@ -422,7 +422,10 @@ class HardwareSummary:
     serial: str = Field(default="", description="Serial number of the system.")
     mac_addresses: list[str] = Field(
         default_factory=list,
-        description="Hardware addresses of its network cards, 32 at most: by any of them the machine is recognised.",
+        description=(
+            "Hardware addresses of its network cards, 32 at most, without those that its BMC presents: by any of them "
+            "the machine is recognised."
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 from rackwright.api.machine import Architecture, BootMode, HardwareSummary
-from rackwright.inventory.report import Inspection
+from rackwright.inventory.report import Inspection, own_addresses
 
 _BOOT_MODES = {"uefi": BootMode.UEFI, "bios": BootMode.LEGACY}
 _LABEL = 63
@@ -29,7 +29,7 @@ class Stranger:
     """What an inspection says of the machine that it comes from."""
 
     macs: tuple[str, ...]
-    """Of all its network cards, unicast; the one that it booted from comes first."""
+    """Of its own network cards, unicast; the one that it booted from comes first."""
     hardware: HardwareSummary
     bmc_host: str
     """Its BMC's IP address, seen from inside; empty if it has none that others could reach."""
@@ -39,12 +39,13 @@ class Stranger:
     @classmethod
     def of(cls, inspection: Inspection) -> Stranger | None:
         """The machine behind a report; None if it has no network card that could be told from another's."""
-        cards = [nic.mac_address for nic in inspection.report.nics if _is_unicast(nic.mac_address)]
+        own = {*own_addresses(inspection.report), inspection.boot_mac_address}
+        macs = (nic.mac_address for nic in inspection.report.nics)
+        cards = [mac for mac in macs if mac in own and _is_unicast(mac)]
         if not cards:
             return None
-        macs = tuple(dict.fromkeys(sorted(cards, key=lambda mac: mac != inspection.boot_mac_address)))
         return cls(
-            macs=macs,
+            macs=tuple(dict.fromkeys(sorted(cards, key=lambda mac: mac != inspection.boot_mac_address))),
             hardware=inspection.summary,
             bmc_host=bmc_host(inspection.report.bmc_address),
             architecture=inspection.architecture,
@@ -122,9 +123,10 @@ def judge(
 def is_same(stranger: Stranger, known: Known) -> bool:
     """Whether the two are one machine.
 
-    By a network card, for there are no two of one address. By its BMC, unless their serial numbers differ: BMCs leave
-    the factory with one address for all of them. By vendor, model and serial number alone only where the record's
-    machine is in use, with new network cards perhaps: nodes of one chassis may all have the chassis's number.
+    By a network card, for there are no two of one address but those that BMCs present. By its BMC, unless their serial
+    numbers differ: BMCs leave the factory with one address for all of them. By vendor, model and serial number alone
+    only where the record's machine is in use, with new network cards perhaps: nodes of one chassis may all have the
+    chassis's number.
     """
     if not known.macs.isdisjoint(stranger.macs):
         return True

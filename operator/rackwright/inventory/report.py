@@ -85,6 +85,8 @@ _ARCHITECTURES = {
     "aarch64": Architecture.ARM64,
     "arm64": Architecture.ARM64,
 }
+_HOST_INTERFACES = frozenset({"cdc_ether", "cdc_eem", "cdc_ncm", "cdc_subset", "rndis_host"})
+"""Drivers of the USB network card that a BMC presents to its system; many vendors give all of them one address."""
 _MAC = pattern(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _T = TypeVar("_T")
 
@@ -149,8 +151,14 @@ def summary_of(report: HardwareInventoryReport) -> HardwareSummary:
         vendor=report.system.vendor,
         model=report.system.product,
         serial=report.system.serial,
-        mac_addresses=list(dict.fromkeys(nic.mac_address for nic in report.nics))[:_MOST_MACS],
+        mac_addresses=own_addresses(report)[:_MOST_MACS],
     )
+
+
+def own_addresses(report: HardwareInventoryReport) -> list[str]:
+    """Of the network cards that are the machine's alone: not its BMC's, unless there are no others."""
+    own = [nic for nic in report.nics if nic.driver not in _HOST_INTERFACES] or report.nics
+    return list(dict.fromkeys(nic.mac_address for nic in own))
 
 
 def _disk(entry: Mapping[str, object]) -> DiskInventory | None:

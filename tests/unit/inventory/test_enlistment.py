@@ -82,6 +82,25 @@ def test_a_report_without_a_card_of_its_own_is_nobodys() -> None:
         assert Stranger.of(read(body(interfaces=nothing))) is None
 
 
+@pytest.mark.parametrize("driver", ["cdc_ether", "cdc_eem", "cdc_ncm", "cdc_subset", "rndis_host"])
+def test_no_machine_is_recognised_by_the_card_that_its_bmc_presents(driver: str) -> None:
+    host_interface = {"name": "usb0", "mac_address": THIRD_MAC, "driver": driver}
+    first, second = (stranger(interfaces=[host_interface, *cards(mac)]) for mac in (MAC, OTHER_MAC))
+    assert first.macs == (MAC,)
+    assert first.hardware.mac_addresses == [MAC]
+    assert first.hardware.nics == 2
+    known = replace(KNOWN, macs=frozenset(first.macs), hardware=replace(first.hardware, serial="SN0008"))
+    assert not is_same(second, known)
+
+
+def test_a_machine_may_boot_from_such_a_card() -> None:
+    usb = {"name": "usb0", "mac_address": MAC, "driver": "cdc_ncm"}
+    boot = {"current_boot_mode": "uefi", "pxe_interface": f"01-{MAC.replace(':', '-')}"}
+    assert stranger(interfaces=[*cards(OTHER_MAC), usb], boot=boot).macs == (MAC, OTHER_MAC)
+    alone = stranger(interfaces=[usb], boot=boot)
+    assert (alone.macs, alone.hardware.mac_addresses) == ((MAC,), [MAC])
+
+
 @pytest.mark.parametrize("silence", ["", "0.0.0.0", "::", "fe80::1", "169.254.0.17", "127.0.0.1", "bmc-07"])  # noqa: S104 (no address to listen on)
 def test_an_address_that_leads_nowhere_from_outside_is_no_bmc(silence: str) -> None:
     assert bmc_host(silence) == ""
