@@ -76,6 +76,13 @@ def first_not_zero(device: Path, extents: Iterable[Extent]) -> int | None:
     return None
 
 
+def has_partition_table(device: Path, sector: int) -> bool:
+    """Whether a disk begins like an MBR or a GPT; the latter stands in its second logical sector."""
+    with _opened(device, os.O_RDONLY) as descriptor:
+        start = _read(descriptor, 0, 2 * sector)
+    return start[510:512] == b"\x55\xaa" or start[sector:].startswith(b"EFI PART")
+
+
 def write_zeros(device: Path, extents: Iterable[Extent]) -> None:
     """Overwrite the extents; on the medium when this returns."""
     with _opened(device, os.O_WRONLY | os.O_DSYNC) as descriptor, mmap.mmap(-1, _CHUNK) as zeros:

@@ -201,6 +201,9 @@ def _erase_quick(look: _Look, node: Node) -> tuple[methods.Method, evidence.Verd
     """The agent's erase of tables and signatures, then the ends of the disk and of what were its partitions."""
     if disk.is_read_only(look.path.name):
         raise errors.BlockDeviceEraseError(f"{look.path} is read-only")
+    # The kernel lists no partitions of a multipath disk. Refused while the table is there: nobody can tell afterwards.
+    if look.path.name.startswith("dm-") and not look.partitions and disk.has_partition_table(look.path, look.sector):
+        raise errors.BlockDeviceEraseError(f"where the partitions of {look.path} are isn't known: erase it with Full")
     for name in reversed(look.partitions):
         try:
             disk_utils.destroy_disk_metadata(f"/dev/{name}", node["uuid"])

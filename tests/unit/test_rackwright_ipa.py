@@ -482,6 +482,22 @@ def test_a_quick_erase_clears_the_ends_and_believes_what_it_reads(agent: Agent) 
     assert "crypto_LUKS" in entry["message"]
 
 
+@pytest.mark.parametrize(("offset", "mark"), [(510, b"\x55\xaa"), (512, b"EFI PART")])
+def test_a_quick_erase_leaves_no_partitions_that_it_does_not_know(agent: Agent, offset: int, mark: bytes) -> None:
+    for name in ("dm-0", "dm-1", "sda"):
+        path = agent.add(name, shredding)
+        with path.open("r+b") as file:
+            file.write(bytes(MIB))
+            if name != "dm-1":
+                file.seek(offset)
+                file.write(mark)
+    for _attempt in range(2):
+        found = {Path(entry["device"]).name: entry for entry in manager().erase_disks(NODE, [], mode="Quick")}
+        assert {name: entry["verified"] for name, entry in found.items()} == {"dm-0": False, "dm-1": True, "sda": True}
+        assert "erase it with Full" in found["dm-0"]["message"]
+    assert all(entry["verified"] for entry in manager().erase_disks(NODE, [], mode="Full"))
+
+
 def test_virtual_media_is_left_out_and_another_read_only_disk_is_told_of(agent: Agent) -> None:
     agent.add("ro-usb", shredding, tran="usb")
     agent.add("ro-sata", failing)
