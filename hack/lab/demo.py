@@ -155,7 +155,8 @@ def _tour(asked: Asked, here: Installation) -> None:
         print("\n    evidence of the erase, in status.erasure:")
         for disk in here.machine(NODE)["status"]["erasure"]:
             verified = "verified" if disk["verified"] else "NOT VERIFIED"
-            print(f"    {disk['device']} {disk['serial']}: {disk['method']}, {verified}. {disk['message']}")
+            known_by = disk.get("serial") or disk.get("wwn") or "no serial number"
+            print(f"    {disk['device']} {known_by}: {disk['method']}, {verified}. {disk['message']}")
 
     if asked.enlist:
         _enlist(here)
