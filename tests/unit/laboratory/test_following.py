@@ -31,7 +31,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installati
     plane = ControlPlane("x", tmp_path / "kubeconfig", kubectl, Kind.BUILT, "https://127.0.0.1", controllers=True)
     plan = Plan.of("x", default_nodes(1), subnet=next(subnets("x")), run=tmp_path, state=tmp_path)
     found = Installation(plane, Rack(plan, "admin", "made up", ""))
-    found.operator.start(["sh", "-c", "echo last words; exec sleep 60"], ready=found.operator.log.exists)
+    log = found.operator.log
+
+    def has_spoken() -> bool:
+        return log.exists() and bool(log.read_text())
+
+    found.operator.start(["sh", "-c", "echo last words; exec sleep 60"], ready=has_spoken)
     yield found
     found.operator.stop()
 
