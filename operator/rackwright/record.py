@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -19,15 +19,7 @@ from rackwright.api import (
     RECORD_ANNOTATION,
     SHARDED_BY_ANNOTATION,
 )
-from rackwright.api.machine import (
-    BMC,
-    BareMetalMachineSpec,
-    BareMetalMachineStatus,
-    HardwareSummary,
-    Installed,
-    OperationName,
-    Phase,
-)
+from rackwright.api.machine import BareMetalMachineSpec, BareMetalMachineStatus, Installed, OperationName, Phase
 from rackwright.assignment import shard_key
 from rackwright.inventory.enlistment import Known, bmc_host, traits
 from rackwright.lifecycle.by_hand import moved_by_hand
@@ -136,20 +128,7 @@ class Machine:
     @classmethod
     def unread(cls, item: Mapping[str, Any]) -> Machine:
         """Of a record that `read` refuses: which machine it means, and nothing of what becomes of that."""
-        metadata = item["metadata"]
-        spec, status = _identity(item)
-        return cls(
-            key=Key.of(metadata),
-            uid=metadata["uid"],
-            version=int(metadata["resourceVersion"]),
-            generation=metadata.get("generation", 0),
-            created=metadata.get("creationTimestamp", ""),
-            spec=spec,
-            status=status,
-            stake=_stake(spec),
-            traits=traits(_macs(spec, status), _bmc_host(spec), status.hardware),
-            readable=False,
-        )
+        return replace(cls.read(_identity(item)), readable=False)
 
     @property
     def revision(self) -> Revision:
@@ -234,16 +213,19 @@ def wants_inspection(status: BareMetalMachineStatus) -> bool:
     return name is OperationName.COMMISSION or (name is OperationName.RELEASE and status.hardware is None)
 
 
-def _identity(item: Mapping[str, Any]) -> tuple[BareMetalMachineSpec, BareMetalMachineStatus]:
-    """What tells which machine a record means, whatever else is in it."""
-    mac, address = _text(item, "spec", "bootMACAddress"), _text(item, "spec", "bmc", "address")
-    vendor, model, serial = (_text(item, "status", "hardware", name) or "" for name in ("vendor", "model", "serial"))
-    cards = _at(item, "status", "hardware", "macAddresses")
+def _identity(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record with what tells which machine it means, whatever else is in it."""
+    address, cards = _text(item, "spec", "bmc", "address"), _at(item, "status", "hardware", "macAddresses")
+    hardware = {name: _text(item, "status", "hardware", name) or "" for name in ("vendor", "model", "serial")}
     macs = [card for card in cards if isinstance(card, str)] if isinstance(cards, list) else []
-    return (
-        BareMetalMachineSpec(boot_mac_address=mac, bmc=BMC(address=address) if address is not None else None),
-        BareMetalMachineStatus(hardware=HardwareSummary(vendor=vendor, model=model, serial=serial, mac_addresses=macs)),
-    )
+    return {
+        "metadata": item["metadata"],
+        "spec": {
+            "bootMACAddress": _text(item, "spec", "bootMACAddress"),
+            "bmc": {"address": address} if address is not None else None,
+        },
+        "status": {"hardware": {**hardware, "macAddresses": macs}},
+    }
 
 
 def _text(item: Any, *path: str) -> str | None:
