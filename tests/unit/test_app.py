@@ -77,9 +77,9 @@ async def test_an_operator_that_may_not_read_its_key_says_what_it_lacks_and_trie
     trouble: Exception, remedy: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(app, "RETRY_SECONDS", 0.0)
-    cluster = Cluster([trouble, trouble])
+    cluster: Any = Cluster([trouble, trouble])
     async with asyncio.timeout(10):
-        assert await app._token_key(cluster, SETTINGS, asyncio.Event()) == b"k"  # type: ignore[arg-type]
+        assert await app._token_key(cluster, SETTINGS, asyncio.Event()) == b"k"
     assert len(caplog.messages) == 2
     for message in caplog.messages:
         assert message.startswith(str(trouble))
@@ -104,9 +104,9 @@ async def test_an_operator_that_waits_for_the_api_server_lives_and_is_not_ready(
             yield here
 
     monkeypatch.setattr(server, "listening", asked)
-    cluster = Cluster([Unavailable("could not read it: TimeoutError")] * 2)
+    cluster: Any = Cluster([Unavailable("could not read it: TimeoutError")] * 2)
     async with asyncio.timeout(10):
-        assert await app._token_key(cluster, SETTINGS, asyncio.Event()) == b"k"  # type: ignore[arg-type]
+        assert await app._token_key(cluster, SETTINGS, asyncio.Event()) == b"k"
     assert answers == [200, 503, 503], "once"
 
 
