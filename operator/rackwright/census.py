@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from rackwright.api.conditions import ConditionType
 from rackwright.api.machine import BareMetalMachineStatus, Phase
 from rackwright.lifecycle.reasons import QUEUED
 
@@ -117,7 +116,6 @@ class Census:
             self._overdue_phases[overdue[0]] -= 1
 
 
-_OURS = frozenset(ConditionType)
 _MOST_VOID = 1_000
 
 
@@ -125,7 +123,7 @@ def counted(status: BareMetalMachineStatus | None) -> Counted:
     """What is counted of a record with this status; other writers' conditions are nobody's business here."""
     if status is None:
         return Counted(UNREADABLE, (), None)
-    ours = tuple((c.type, c.status) for c in status.conditions if c.type in _OURS)
+    ours = tuple((c.type, c.status) for c in status.own_conditions)
     return Counted(status.phase.value if status.phase is not None else UNDECIDED, ours, _since(status))
 
 
@@ -143,4 +141,4 @@ def _since(status: BareMetalMachineStatus) -> datetime | None:
 
 def _awaits_its_turn(status: BareMetalMachineStatus) -> bool:
     """Whether others install first; a first attempt begins with its turn, and its operation with that."""
-    return any(condition.reason == QUEUED for condition in status.conditions if condition.type in _OURS)
+    return any(condition.reason == QUEUED for condition in status.own_conditions)

@@ -324,4 +324,4 @@ def _held_up(machine: Machine) -> bool:
 
 
 def _stalled(status: BareMetalMachineStatus) -> bool:
-    return any(each.type == ConditionType.STALLED and each.status == "True" for each in status.conditions)
+    return any(each.type == ConditionType.STALLED and each.status == "True" for each in status.own_conditions)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from rackwright.api.conditions import AnyCondition, ConditionType
+from rackwright.api.conditions import Condition, ConditionType
 from rackwright.api.machine import BareMetalMachineStatus
 from rackwright.lifecycle.decide import Decision
 from rackwright.lifecycle.steps import Action
@@ -44,8 +44,8 @@ def begun(machine: Machine, decision: Decision, action: Action) -> Line:
     return Line(machine=machine.key, step=type(action).__name__, reason=decision.reason, phase=machine.status.phase)
 
 
-def _turned(before: BareMetalMachineStatus, after: BareMetalMachineStatus) -> AnyCondition | None:
+def _turned(before: BareMetalMachineStatus, after: BareMetalMachineStatus) -> Condition | None:
     """What begins to call upon somebody, if something does."""
-    known = {(c.type, c.status, c.reason) for c in before.conditions}
-    bad = (c for c in after.conditions if (c.type, c.status) in _BAD)
+    known = {(c.type, c.status, c.reason) for c in before.own_conditions}
+    bad = (c for c in after.own_conditions if (c.type, c.status) in _BAD)
     return next((c for c in bad if (c.type, c.status, c.reason) not in known), None)

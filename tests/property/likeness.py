@@ -88,7 +88,7 @@ def _recorded(rig: Rig, world: World) -> Hashable:
         tuple((erasure.device, erasure.method, erasure.verified) for erasure in status.erasure),
         (installed.image, installed.disk, installed.at is not None) if installed is not None else None,
         (bool(differences(world)), rig.evidence is not None, rig.evidence == installed),
-        status.phase is None and rig.restored and any(c.reason == STATUS_LOST for c in status.conditions),
+        status.phase is None and rig.restored and any(c.reason == STATUS_LOST for c in status.own_conditions),
         status.phase is None and rig.restored,
     )
 

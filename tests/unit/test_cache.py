@@ -189,7 +189,7 @@ def test_what_a_newer_version_wrote_is_no_error_to_an_older_one_that_came_back()
         spec={"newer": True},
         status={"conditions": [ready], "history": [ended], "hardware": {"cpus": 8, "newer": ""}, "newer": []},
     ).status
-    assert [condition.reason for condition in status.conditions] == ["Available"]
+    assert [condition.reason for condition in status.own_conditions] == ["Available"]
     assert [entry.outcome for entry in status.history] == ["Succeeded"]
     assert status.hardware is not None
     assert status.hardware.cpus == 8

@@ -67,16 +67,6 @@ class OtherCondition:
         """Whether it holds."""
         return str(self.given.get("status", ""))
 
-    @property
-    def reason(self) -> str:
-        """Why, as one CamelCase word."""
-        return str(self.given.get("reason", ""))
-
-    @property
-    def message(self) -> str:
-        """Why, in a sentence."""
-        return str(self.given.get("message", ""))
-
 
 _OURS = frozenset(ConditionType)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from rackwright.api.conditions import AnyCondition
+from rackwright.api.conditions import AnyCondition, Condition
 from rackwright.api.fields import (
     CONFIG,
     BMCAddress,
@@ -585,3 +585,8 @@ class BareMetalMachineStatus(Model):
     history: list[HistoryEntry] = Field(
         default=[], description="The last ten operations, newest first; of each kind the last that ended stays."
     )
+
+    @property
+    def own_conditions(self) -> list[Condition]:
+        """Those that the operator writes."""
+        return [condition for condition in self.conditions if isinstance(condition, Condition)]

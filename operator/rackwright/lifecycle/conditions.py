@@ -35,7 +35,7 @@ def conditions(world: World, step: Action | Pause, reason: str, message: str) ->
         ConditionType.LAYOUT_COMPATIBLE: ("True", "NoLayout", "No storage or network layout is declared."),
         ConditionType.LOCKED: _locked(world),
     }
-    before = {c.type: c for c in world.status.conditions if isinstance(c, Condition)}
+    before = {c.type: c for c in world.status.own_conditions}
     ours = [_condition(world, kind, verdict, before.get(kind)) for kind, verdict in verdicts.items()]
     return [*ours, *(c for c in world.status.conditions if c.type not in verdicts)]
 

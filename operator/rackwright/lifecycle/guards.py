@@ -298,7 +298,7 @@ def was_held_up(world: World) -> bool:
     operation, stalled = world.status.operation, ConditionType.STALLED
     held = any(
         (condition.type == stalled and condition.status == "True") or condition.reason == QUEUED
-        for condition in world.status.conditions
+        for condition in world.status.own_conditions
     )
     return held and operation is not None and operation.started_at < world.now
 
@@ -384,7 +384,7 @@ def past_unknown(world: World) -> bool:
     One that was held for this stays so, whatever is withdrawn or switched off meanwhile, until a person knows better.
     """
     running = accepted(world) and not seen_off(world)
-    held = any(condition.reason == STATUS_LOST for condition in world.status.conditions)
+    held = any(condition.reason == STATUS_LOST for condition in world.status.own_conditions)
     return world.restored and (world.spec.allocation is not None or running or held)
 
 

@@ -115,4 +115,4 @@ def _of_conditions(after: BareMetalMachineStatus, told: Collection[str]) -> list
 
 
 def _condition(status: BareMetalMachineStatus, kind: ConditionType) -> _Said:
-    return next((_Said(c.status, c.reason, c.message) for c in status.conditions if c.type == kind), _Said())
+    return next((_Said(c.status, c.reason, c.message) for c in status.own_conditions if c.type == kind), _Said())

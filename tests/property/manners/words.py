@@ -146,7 +146,7 @@ def what_is_held_is_stalled(moment: Moment) -> None:
 
 def what_runs_is_not_stalled_by_hints_alone(moment: Moment) -> None:
     """A deployed system that merely isn't what is declared runs; which disk it is on matters when it is installed."""
-    stalled = next((c for c in moment.after.conditions if c.type == ConditionType.STALLED), None)
+    stalled = next((c for c in moment.after.own_conditions if c.type == ConditionType.STALLED), None)
     if moment.after.phase is Phase.DEPLOYED and stalled is not None and stalled.status == "True":
         world = moment.world.with_status(moment.after)
         assert stalled.reason != "SystemOnOtherDisk" or reinstall_triggered(world), "a system that runs has stalled"

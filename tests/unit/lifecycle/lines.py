@@ -84,7 +84,7 @@ def wrapped(line: str) -> list[str]:
 
 
 def _condition(status: BareMetalMachineStatus, kind: ConditionType) -> tuple[str, str, str]:
-    return next(((c.status, c.reason, c.message) for c in status.conditions if c.type == kind), ("", "", ""))
+    return next(((c.status, c.reason, c.message) for c in status.own_conditions if c.type == kind), ("", "", ""))
 
 
 def reason(status: BareMetalMachineStatus) -> str:

@@ -124,7 +124,7 @@ def test_a_bmc_that_cannot_be_asked_once_the_disks_are_done_does_not_have_them_d
     assert decision.failure is None
     assert decision.status.operation is not None
     assert (decision.status.operation.attempt, decision.status.operation.step) == (1, stage)
-    reachable = next(c for c in decision.status.conditions if c.type == "BMCReachable")
+    reachable = next(c for c in decision.status.own_conditions if c.type == "BMCReachable")
     assert (reachable.status, reachable.reason) == ("False", fault)
 
 

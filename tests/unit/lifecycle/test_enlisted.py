@@ -21,8 +21,7 @@ def enlisted(*, bmc: bool = False) -> BareMetalMachineSpec:
 
 
 def commissioned(here: World) -> Condition:
-    conditions = (c for c in decide(here).status.conditions if isinstance(c, Condition))
-    return next(c for c in conditions if c.type == ConditionType.COMMISSIONED)
+    return next(c for c in decide(here).status.own_conditions if c.type == ConditionType.COMMISSIONED)
 
 
 def test_its_hardware_is_in_status_from_the_first_patch_on() -> None:

@@ -14,7 +14,7 @@ from tests.unit.lifecycle.kstatus import Verdict, compute
 from tests.unit.lifecycle.worlds import anywhere, attempt, declared, installed, power_off, power_on, world
 
 from rackwright.api import GROUP
-from rackwright.api.conditions import Condition, ConditionType
+from rackwright.api.conditions import ConditionType
 from rackwright.api.crd import KINDS, schema
 from rackwright.api.machine import OperationName, Phase
 from rackwright.lifecycle.decide import Decision, decide
@@ -89,7 +89,7 @@ def test_every_condition_is_set_in_every_world_and_answers_its_spec() -> None:
         status = decide(here).status
         assert {c.type for c in status.conditions} >= set(ConditionType)
         assert status.observed_generation == here.generation
-        assert all(c.observed_generation == here.generation for c in status.conditions if isinstance(c, Condition))
+        assert all(c.observed_generation == here.generation for c in status.own_conditions)
 
 
 def test_a_change_of_spec_is_in_progress_from_the_moment_it_is_accepted() -> None:

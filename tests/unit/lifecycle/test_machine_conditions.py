@@ -19,20 +19,20 @@ from tests.unit.lifecycle.worlds import (
     world,
 )
 
-from rackwright.api.conditions import Condition, ConditionType
+from rackwright.api.conditions import Condition, ConditionType, OtherCondition
 from rackwright.api.machine import OperationName, Phase, Power
 from rackwright.lifecycle.decide import decide
+from rackwright.lifecycle.guards import past_unknown, was_held_up
+from rackwright.lifecycle.reasons import QUEUED, STATUS_LOST
 from rackwright.lifecycle.steps import Hold, Rest
 from rackwright.lifecycle.world import Blame, Fault, Seen, World
 
-BURN_IN = Condition(
-    type="example.org/BurnIn", status="False", last_transition_time=NOW, reason="Running", message="2 of 8 hours."
-)
+BURN_IN = OtherCondition({"type": "example.org/BurnIn", "status": "False", "reason": "Running", "message": "2 of 8 h."})
 SILENT = Fault(Blame.BMC, "BMCUnreachable", "The BMC does not answer.")
 
 
 def shown(here: World) -> dict[str, Condition]:
-    return {each.type: each for each in decide(here).status.conditions if isinstance(each, Condition)}
+    return {each.type: each for each in decide(here).status.own_conditions}
 
 
 def test_all_of_them_are_always_there() -> None:
@@ -46,7 +46,15 @@ def test_all_of_them_are_always_there() -> None:
 def test_those_of_other_writers_are_kept_as_they_are() -> None:
     here = anywhere(Phase.DEPLOYED, declared(owner="search", image="debian-12"), conditions=[BURN_IN])
 
-    assert shown(here)["example.org/BurnIn"] == BURN_IN
+    assert decide(here).status.conditions[-1] is BURN_IN
+
+
+def test_what_others_give_as_a_reason_says_nothing_of_us() -> None:
+    theirs = [replace(BURN_IN, given={**BURN_IN.given, "reason": reason}) for reason in (QUEUED, STATUS_LOST)]
+    here = anywhere(Phase.COMMISSIONING, declared(), conditions=theirs)
+    begun = attempt(OperationName.COMMISSION, since=timedelta(minutes=1))
+    assert not was_held_up(here.with_status(here.status.model_copy(update={"operation": begun})))
+    assert not past_unknown(replace(here, restored=True, seen=power_off()))
 
 
 def test_their_times_move_with_their_status_and_with_nothing_else() -> None:
@@ -55,7 +63,7 @@ def test_their_times_move_with_their_status_and_with_nothing_else() -> None:
     later = NOW + timedelta(hours=1)
     allocated = replace(ready, status=first, now=later, spec=declared(owner="search"))
 
-    before, after = {c.type: c for c in first.conditions}, shown(allocated)
+    before, after = {c.type: c for c in first.own_conditions}, shown(allocated)
 
     assert after[ConditionType.READY].reason == "AwaitingDeployment" != before[ConditionType.READY].reason
     assert after[ConditionType.READY].last_transition_time == NOW
